@@ -1,0 +1,154 @@
+"""The Vision Transformer encoder of MAE, from timm's blocks, in the public checkpoints' key layout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from timm.layers import PatchEmbed, resample_abs_pos_embed
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pixmim_eval.errors import InputError
+from pixmim_eval.types import Tokens
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Size of a ViT: side of a patch in pixels, width, number of blocks, attention heads."""
+
+    patch: int
+    dim: int
+    depth: int
+    heads: int
+
+
+ARCHITECTURES = {
+    "vit-b16": Architecture(patch=16, dim=768, depth=12, heads=12),
+    "vit-l16": Architecture(patch=16, dim=1024, depth=24, heads=16),
+    "vit-h14": Architecture(patch=14, dim=1280, depth=32, heads=16),
+}
+
+
+class VisionTransformer(nn.Module):
+    """ViT with a class token and fixed sin-cos positions.
+
+    Args:
+        image_size: side of the square input in pixels, a multiple of architecture.patch.
+        architecture: see Architecture.
+
+    Raises:
+        InputError: image_size is not a multiple of the patch.
+
+    Source: ViT (arXiv 2010.11929); MAE (arXiv 2111.06377) appendix A.1; LayerNorm eps 1e-6.
+    """
+
+    def __init__(self, image_size: int, architecture: Architecture) -> None:
+        super().__init__()
+        self.patch, self.dim = architecture.patch, architecture.dim
+        if image_size % self.patch:
+            raise InputError(
+                "image size",
+                expected=f"a multiple of the patch size {self.patch}",
+                found=str(image_size),
+                where="--image-size",
+                fix=f"Take {image_size // self.patch * self.patch or self.patch}.",
+            )
+        side = image_size // self.patch
+        self.grid = (side, side)
+        self.patch_embed = PatchEmbed(image_size, self.patch, 3, self.dim, strict_img_size=False)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, self.dim))
+        self.pos_embed: Tensor
+        self.register_buffer("pos_embed", sincos_positions(self.dim, side))
+        self.blocks = nn.ModuleList(build_block(self.dim, architecture.heads) for _ in range(architecture.depth))
+        self.norm = nn.LayerNorm(self.dim, eps=1e-6)
+        nn.init.normal_(self.cls_token, std=0.02)
+        initialise_linear(self)
+        nn.init.xavier_uniform_(self.patch_embed.proj.weight.view(self.dim, -1))
+
+    def forward(self, images: Tensor, visible: Tensor | None = None) -> Tensor:
+        """Tokens after the final norm, class token first.
+
+        Args:
+            images: float [B, 3, H, W], normalised.
+            visible: int64 [B, V], the patches to encode; None for all.
+
+        Returns:
+            [B, 1 + V, D] (V = N where visible is None).
+        """
+        rows, columns = images.shape[2] // self.patch, images.shape[3] // self.patch
+        positions = self.pos_embed
+        if (rows, columns) != self.grid:
+            positions = resample_abs_pos_embed(positions, [rows, columns], list(self.grid), 1, antialias=False)
+        if visible is None:
+            patches = self.patch_embed(images) + positions[:, 1:]
+        else:
+            patches = self._embed_visible(images, visible, positions[:, 1:])
+        cls = (self.cls_token + positions[:, :1]).expand(len(images), -1, -1)
+        tokens = torch.cat((cls, patches), dim=1)
+        for block in self.blocks:
+            tokens = block(tokens)
+        return self.norm(tokens)
+
+    def _embed_visible(self, images: Tensor, visible: Tensor, positions: Tensor) -> Tensor:
+        """Patch embedding of the visible patches alone: the convolution's stride is its kernel, so patches are
+        independent and the masked ones need not be computed."""
+        projection = self.patch_embed.proj
+        channel_first = F.pixel_unshuffle(images, self.patch).flatten(2).transpose(1, 2)  # [B, N, 3 p p]
+        rows = visible[:, :, None]
+        pixels = channel_first.gather(1, rows.expand(-1, -1, channel_first.shape[2]))
+        embedded = F.linear(pixels, projection.weight.flatten(1), projection.bias)
+        return embedded + positions.expand(len(images), -1, -1).gather(1, rows.expand(-1, -1, self.dim))
+
+    def tokens(self, images: Tensor) -> Tokens:
+        """Class token and patch tokens after the final norm; see types.Encoder."""
+        tokens = self(images)
+        grid = (images.shape[2] // self.patch, images.shape[3] // self.patch)
+        return Tokens(cls=tokens[:, 0], patches=tokens[:, 1:], grid=grid)
+
+
+def build_block(dim: int, heads: int) -> Block:
+    """timm's pre-norm transformer block with MAE's settings (MLP ratio 4, qkv bias, LayerNorm eps 1e-6)."""
+    return Block(dim, heads, mlp_ratio=4.0, qkv_bias=True, norm_layer=LayerNorm)
+
+
+class LayerNorm(nn.LayerNorm):
+    """LayerNorm with eps 1e-6, as ViT and MAE use."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, eps=1e-6)
+
+
+def initialise_linear(module: nn.Module) -> None:
+    """Xavier-uniform weights and zero biases for every Linear of a module.
+
+    Source: MAE, official code; LayerNorms keep PyTorch's ones and zeros.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def sincos_positions(dim: int, side: int) -> Tensor:
+    """Fixed 2-D sin-cos position table with a row of zeros for the class token, float32 [1, 1 + side * side, dim].
+
+    The first half of the channels encodes the column, the second half the row; each half holds sines, then cosines,
+    of position / 10000^(2 k / half).
+
+    Args:
+        dim: width, a multiple of 4.
+        side: patches a side.
+
+    Source: MAE, official code. Differs from mmselfsup's, which swaps the halves: load the table from a checkpoint.
+    """
+    quarter = dim // 4
+    frequency = 10000.0 ** (-np.arange(quarter, dtype=np.float64) / quarter)
+    angle = np.arange(side, dtype=np.float64)[:, None] * frequency[None, :]
+    axis = np.concatenate((np.sin(angle), np.cos(angle)), axis=1)  # [side, dim / 2]
+    columns, rows = np.tile(axis, (side, 1)), np.repeat(axis, side, axis=0)
+    table = np.concatenate((columns, rows), axis=1)
+    return torch.from_numpy(np.concatenate((np.zeros((1, dim)), table))).float()[None]
