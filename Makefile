@@ -1,0 +1,31 @@
+# Every target first makes .venv where there is none; what is installed already is not installed again.
+# Another interpreter: make PYTHON=python3.12 test
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: install demo test studies
+
+install: .venv/.installed
+
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v >= (3, 11) else \
+		"pixmim-eval needs Python 3.11 or newer, found %d.%d ($(PYTHON)). Use: make PYTHON=python3.12" % v)'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: install  ## two small models pretrained on generated images, then compared
+	$(BIN)/pixmim-pretrain --recipe mae-shapes16-demo --out runs/demo/mae
+	$(BIN)/pixmim-pretrain --recipe pixmim-mae-shapes16-demo --out runs/demo/pixmim-mae
+	$(BIN)/pixmim-eval --suite robustness --checkpoint 'runs/demo/*/last.safetensors' --out runs/demo/evaluation
+
+test: export OMP_NUM_THREADS = 1
+test: install  ## style, types and every test that is not a study
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -n 2 -m "not slow"
+
+studies: install  ## the tests that take minutes
+	$(BIN)/pytest -m slow
