@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Any
 
 from tqdm import tqdm
 
-Item = TypeVar("Item")
-
 
 def progress(
-    iterable: Iterable[Item] | None = None,
+    iterable: Iterable[Any] | None = None,
     *,
     description: str,
     total: int | None = None,
     initial: int = 0,
     unit: str = "it",
     quiet: bool = False,
-) -> tqdm[Item]:
+) -> tqdm[Any]:
     """A tqdm bar around an iterable, or one to be updated by hand when there is no iterable.
 
     Args:

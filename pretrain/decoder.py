@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from timm.models.vision_transformer import Block
+from timm.layers import LayerNorm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -33,7 +35,7 @@ class Decoder(nn.Module):
         self.pos_embed: Tensor
         self.register_buffer("pos_embed", sincos_positions(dim, side))
         self.blocks = nn.ModuleList(build_block(dim, heads) for _ in range(depth))
-        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.norm = LayerNorm(dim)
         self.pred = nn.Linear(dim, values)
         nn.init.normal_(self.mask_token, std=0.02)
         initialise_linear(self)
@@ -71,7 +73,7 @@ class Decoder(nn.Module):
         return torch.cat((cls, visible, unseen), dim=1)
 
 
-def _run_last(block: Block, tokens: Tensor, count: int) -> Tensor:
+def _run_last(block: Any, tokens: Tensor, count: int) -> Tensor:
     """A timm block evaluated at the last `count` tokens only; they attend to all tokens.
 
     Equal to block(tokens)[:, -count:] for blocks without drop path, layer scale or qk norm (see build_block).

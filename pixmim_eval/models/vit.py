@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from timm.layers import PatchEmbed, resample_abs_pos_embed
+from timm.layers import LayerNorm, PatchEmbed, resample_abs_pos_embed
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -40,7 +40,7 @@ class VisionTransformer(nn.Module):
         architecture: see Architecture.
 
     Raises:
-        InputError: image_size is not a multiple of the patch.
+        InputError: image_size is not a multiple of the patch, or the width not one of the number of heads and of 4.
 
     Source: ViT (arXiv 2010.11929); MAE (arXiv 2111.06377) appendix A.1; LayerNorm eps 1e-6.
     """
@@ -56,6 +56,14 @@ class VisionTransformer(nn.Module):
                 where="--image-size",
                 fix=f"Take {image_size // self.patch * self.patch or self.patch}.",
             )
+        if self.dim % architecture.heads or self.dim % 4:
+            raise InputError(
+                "architecture",
+                expected="a width that is a multiple of 4 and of the number of heads",
+                found=f"width {self.dim}, {architecture.heads} heads",
+                where="architecture",
+                fix="Published ViTs have 64 channels a head.",
+            )
         side = image_size // self.patch
         self.grid = (side, side)
         self.patch_embed = PatchEmbed(image_size, self.patch, 3, self.dim, strict_img_size=False)
@@ -63,7 +71,7 @@ class VisionTransformer(nn.Module):
         self.pos_embed: Tensor
         self.register_buffer("pos_embed", sincos_positions(self.dim, side))
         self.blocks = nn.ModuleList(build_block(self.dim, architecture.heads) for _ in range(architecture.depth))
-        self.norm = nn.LayerNorm(self.dim, eps=1e-6)
+        self.norm = LayerNorm(self.dim)  # timm's: eps 1e-6
         nn.init.normal_(self.cls_token, std=0.02)
         initialise_linear(self)
         nn.init.xavier_uniform_(self.patch_embed.proj.weight.view(self.dim, -1))
@@ -112,13 +120,6 @@ class VisionTransformer(nn.Module):
 def build_block(dim: int, heads: int) -> Block:
     """timm's pre-norm transformer block with MAE's settings (MLP ratio 4, qkv bias, LayerNorm eps 1e-6)."""
     return Block(dim, heads, mlp_ratio=4.0, qkv_bias=True, norm_layer=LayerNorm)
-
-
-class LayerNorm(nn.LayerNorm):
-    """LayerNorm with eps 1e-6, as ViT and MAE use."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__(dim, eps=1e-6)
 
 
 def initialise_linear(module: nn.Module) -> None:

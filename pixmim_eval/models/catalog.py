@@ -1,0 +1,83 @@
+"""What --checkpoint and --model name: files, globs, timm models, and the two checkpoints that ship."""
+
+from __future__ import annotations
+
+import glob
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pixmim_eval.errors import InputError
+from pixmim_eval.models.checkpoints import Checkpoint, load
+from pixmim_eval.models.timm_models import load_timm
+from pixmim_eval.types import Model, Preprocessing
+
+SHIPPED = Path(__file__).parent / "shipped"
+
+
+def load_models(checkpoints: Sequence[str] = (), names: Sequence[str] = ()) -> list[Model]:
+    """Models ready to be evaluated, on the CPU, each under a name of its own.
+
+    Args:
+        checkpoints: files or globs.
+        names: timm models; one name together with checkpoints means that architecture with those files' weights.
+            With neither, the two shipped checkpoints (MAE and PixMIM-MAE on shapes16).
+
+    Raises:
+        InputError: a glob without files, several names with files, or whatever loading finds.
+    """
+    paths = _expand(checkpoints) if checkpoints or names else sorted(SHIPPED.glob("*.safetensors"))
+    if names and paths:
+        if len(names) > 1:
+            raise InputError(
+                "models",
+                expected="one --model name for the weights of --checkpoint",
+                found=f"{len(names)} names",
+                where="--model",
+                fix="Evaluate them in separate commands.",
+            )
+        models = [replace(load_timm(names[0], path), name=f"{names[0]}:{path.stem}") for path in paths]
+        return models if len(models) > 1 else [replace(models[0], name=names[0])]
+    models = [_from_checkpoint(load(path)) for path in paths] + [load_timm(name) for name in names]
+    return _name_apart(models, [*paths, *map(Path, names)])
+
+
+def _expand(patterns: Sequence[str]) -> list[Path]:
+    paths: list[Path] = []
+    for pattern in patterns:
+        found = [Path(pattern)] if not glob.has_magic(pattern) else [Path(p) for p in sorted(glob.glob(pattern))]  # noqa: PTH207
+        if not found:
+            raise InputError(
+                "checkpoints",
+                expected="at least one file",
+                found="none",
+                where=pattern,
+                fix="Check the pattern, and quote it so that the shell leaves it alone.",
+            )
+        paths += [path for path in found if path not in paths]
+    return paths
+
+
+def _from_checkpoint(checkpoint: Checkpoint) -> Model:
+    size = checkpoint.image_size
+    return Model(
+        name=checkpoint.method,
+        digest=checkpoint.digest,
+        encoder=checkpoint.encoder,
+        preprocessing=Preprocessing(size=size, resize=size * 8 // 7 if size >= 224 else size),  # 256 for 224
+        method=checkpoint.method,
+        epoch=checkpoint.epoch,
+    )
+
+
+def _name_apart(models: list[Model], paths: list[Path]) -> list[Model]:
+    """Names that differ: the method, else method and epoch, else with the folder and file."""
+    names = [model.name for model in models]
+    if len(set(names)) < len(names):
+        names = [f"{model.name}-{model.epoch}" if model.epoch is not None else model.name for model in models]
+    counts = Counter(names)
+    return [
+        replace(model, name=name if counts[name] == 1 else f"{name}:{path.parent.name}/{path.stem}")
+        for model, name, path in zip(models, names, paths, strict=True)
+    ]

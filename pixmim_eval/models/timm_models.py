@@ -1,0 +1,127 @@
+"""Any timm model as an encoder and, where it has a head, as a classifier."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import timm
+from timm.data import ImageNetInfo, infer_imagenet_subset, resolve_data_config
+from torch import Tensor, nn
+
+from pixmim_eval.errors import InputError
+from pixmim_eval.models.checkpoints.reading import digest_tensors, find_tensors, read_checkpoint
+from pixmim_eval.types import LabelSpace, Model, Preprocessing, Tokens
+
+
+class TimmEncoder(nn.Module):
+    """A timm model seen as an Encoder: prefix and patch tokens of a transformer, or the last map of a network of
+    convolutions as patches without a class token."""
+
+    def __init__(self, network: Any, size: int) -> None:
+        super().__init__()
+        self.network = network
+        self.dim = network.num_features
+        reductions = [level["reduction"] for level in getattr(network, "feature_info", [])]
+        self.patch = reductions[-1] if reductions else size
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [B, K] of the model's own head."""
+        return self.network(images)
+
+    def tokens(self, images: Tensor) -> Tokens:
+        """See types.Encoder."""
+        features = self.network.forward_features(images)
+        if features.ndim == 4:
+            if features.shape[1] != self.dim:  # timm's channels-last networks
+                features = features.permute(0, 3, 1, 2)
+            return Tokens(None, features.flatten(2).transpose(1, 2), (features.shape[2], features.shape[3]))
+        prefix = getattr(self.network, "num_prefix_tokens", 0)
+        side = int((features.shape[1] - prefix) ** 0.5)
+        return Tokens(features[:, 0] if prefix else None, features[:, prefix:], (side, side))
+
+
+def load_timm(name: str, weights: Path | None = None) -> Model:
+    """A timm model, with its pretrained weights or with those of a file.
+
+    Args:
+        name: any name that timm.create_model takes.
+        weights: state dict in timm's names, or with the same tensors in the same order under other names.
+
+    Raises:
+        InputError: unknown name (close matches named), weights that cannot be had or do not fit.
+    """
+    if not timm.is_model(name):
+        near = get_close_matches(name.split(".")[0], timm.list_models(), n=3)
+        raise InputError(
+            "model",
+            expected="a timm model name",
+            found=repr(name),
+            where="--model",
+            fix=f"Did you mean {', '.join(near)}?" if near else "timm.list_models() lists them all.",
+        )
+    network = timm.create_model(name, pretrained=False) if weights else _create_pretrained(name)
+    if weights:
+        network.load_state_dict(_match(find_tensors(read_checkpoint(weights)[0]), network.state_dict(), name, weights))
+    settings = resolve_data_config(model=network)
+    size = settings["input_size"][-1]
+    space = _find_label_space(network)
+    encoder = TimmEncoder(network.eval().requires_grad_(False), size)
+    return Model(
+        name=name,
+        digest=digest_tensors(network.state_dict()),
+        encoder=encoder,
+        preprocessing=Preprocessing(
+            size=size,
+            resize=int(size / settings["crop_pct"]),
+            interpolation=settings["interpolation"],
+            mean=settings["mean"],
+            std=settings["std"],
+        ),
+        classify=encoder if space else None,
+        label_space=space,
+        method="timm",
+    )
+
+
+def _create_pretrained(name: str) -> Any:
+    try:
+        return timm.create_model(name, pretrained=True)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(
+            "pretrained weights",
+            expected=f"weights of {name} from the hub",
+            found=str(error).splitlines()[0][:160],
+            where="--model",
+            fix="Give a file of weights with --checkpoint FILE.",
+        ) from error
+
+
+def _match(given: dict[str, Tensor], wanted: dict[str, Tensor], name: str, path: Path) -> dict[str, Tensor]:
+    """The given tensors under the wanted names: by name, else in order where every kind and shape agrees."""
+
+    def kinds(tensors: dict[str, Tensor]) -> list[tuple[str, tuple[int, ...]]]:
+        return [(key.rsplit(".", 1)[-1], tuple(tensor.shape)) for key, tensor in tensors.items()]
+
+    if given.keys() == wanted.keys() and all(given[key].shape == wanted[key].shape for key in wanted):
+        return given
+    if kinds(given) == kinds(wanted):
+        return dict(zip(wanted, given.values(), strict=True))
+    missing, foreign = sorted(wanted.keys() - given.keys())[:3], sorted(given.keys() - wanted.keys())[:3]
+    raise InputError(
+        "checkpoint",
+        expected=f"the {len(wanted)} tensors of timm's {name}",
+        found=f"{len(given)} tensors (missing {', '.join(missing) or 'none'}; unknown {', '.join(foreign) or 'none'})",
+        where=str(path),
+        fix="The file is of another architecture: name that one with --model, or leave --model out.",
+    )
+
+
+def _find_label_space(network: Any) -> LabelSpace | None:
+    """What the head's logits mean, as far as timm knows."""
+    subset = infer_imagenet_subset(network)
+    if not network.num_classes or subset is None:
+        return None
+    names = tuple(ImageNetInfo(subset).label_names())
+    return LabelSpace("imagenet-1k" if len(names) == 1000 else subset, names)
