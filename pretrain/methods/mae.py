@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from pixmim_eval.models.vit import Architecture, VisionTransformer
 from pretrain.decoder import Decoder
 from pretrain.masking import Masking, gather_rows, mask_randomly
+from pretrain.recipes import Recipe
 from pretrain.targets import LowFrequency, normalise_patches, patchify
 
 
@@ -102,3 +103,22 @@ class MaskedAutoencoder(nn.Module):
         """Target pixels of every patch, float32 [B, N, patch * patch * 3]."""
         target = images.float() if self.low_frequency is None else self.low_frequency(images)
         return patchify(target, self.encoder.patch)
+
+    def public_tensors(self) -> dict[str, Tensor]:
+        """All weights and position tables under the keys of the official code."""
+        tensors = dict(self.encoder.state_dict())
+        for key, value in self.decoder.state_dict().items():
+            tensors[key if key == "mask_token" else f"decoder_{key}"] = value
+        return tensors
+
+
+def build(recipe: Recipe) -> MaskedAutoencoder:
+    """The model of a recipe, with random weights from torch's global generator."""
+    return MaskedAutoencoder(
+        recipe.image_size,
+        Architecture(patch=recipe.patch, dim=recipe.dim, depth=recipe.depth, heads=recipe.heads),
+        (recipe.decoder_dim, recipe.decoder_depth, recipe.decoder_heads),
+        mask_ratio=recipe.mask_ratio,
+        low_frequency=LowFrequency(recipe.radius) if recipe.radius else None,
+        normalise_target=recipe.normalise_target,
+    )

@@ -118,6 +118,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         _refuse(path, "tensors and plain data", f"a call of {error} (nothing was run)", "Do not use this file.")
     except (
         pickle.UnpicklingError,
+        OSError,
         EOFError,
         RuntimeError,
         zipfile.BadZipFile,

@@ -1,0 +1,167 @@
+"""Pretrain an encoder: python -m pretrain.run --recipe NAME [--data PATH] [--out DIR] [--FIELD VALUE …]."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from rich.console import Console
+from rich.table import Table
+
+from pixmim_eval.data import open_manifest
+from pixmim_eval.errors import InputError, NonFiniteLossError
+from pixmim_eval.files import write_atomic
+from pixmim_eval.training import TrainingSettings, build_fabric, scale_learning_rate, train
+from pixmim_eval.types import Manifest
+from pretrain.recipes import RECIPES, Recipe, describe_method, get_recipe
+from pretrain.task import MaskedImageModeling
+
+# Fields that may change between a start and its resumption: they do not touch the numbers.
+FREE_FIELDS = {"save_every", "draw_every", "state_minutes", "workers"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code (0 done, 2 bad input, 3 non-finite loss)."""
+    try:
+        options = parse_options(arguments)
+        recipe = fill_recipe(options)
+        directory = Path(options.out or f"runs/pretrain/{options.recipe}")
+        pretrain(recipe, options.data, directory, device=options.device, on_bad_image=options.on_bad_image)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {error}. What was saved before is whole; the same command resumes from it.", file=sys.stderr)
+        return 2
+    except NonFiniteLossError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 3
+    return 0
+
+
+def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Options of the command line; a recipe's field that is not given is absent."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pretrain.run",
+        description="Pretrain an encoder by masked image modeling. The same command resumes a killed run.",
+        epilog=f"recipes: {', '.join(RECIPES)}",
+    )
+    parser.add_argument("--recipe", default="mae-64px", metavar="NAME", help="settings to start from (see below)")
+    parser.add_argument("--data", default="builtin:shapes16", metavar="PATH", help="images (default %(default)s)")
+    parser.add_argument("--out", metavar="DIR", help="run folder (default runs/pretrain/RECIPE)")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--on-bad-image", default="stop", choices=("stop", "skip"))
+    fields = parser.add_argument_group("fields of the recipe")
+    kinds = get_type_hints(Recipe)
+    for field in dataclasses.fields(Recipe):
+        kind = kinds[field.name]
+        settings: dict[str, Any] = {"type": kind}
+        if kind is bool:
+            settings = {"action": argparse.BooleanOptionalAction}
+        elif get_args(kind):
+            settings = {"choices": get_args(kind)}
+        flag = "--" + field.name.replace("_", "-")
+        fields.add_argument(flag, dest=field.name, default=argparse.SUPPRESS, **settings)
+    return parser.parse_args(arguments)
+
+
+def fill_recipe(options: argparse.Namespace) -> Recipe:
+    """The named recipe with the fields that the command line gives."""
+    names = {field.name for field in dataclasses.fields(Recipe)}
+    return dataclasses.replace(get_recipe(options.recipe), **{k: v for k, v in vars(options).items() if k in names})
+
+
+def pretrain(recipe: Recipe, data: str, directory: Path, *, device: str = "auto", on_bad_image: str = "stop") -> None:
+    """Pretrain, or go on where a killed run stopped.
+
+    Args:
+        recipe: all settings.
+        data: path or name that open_manifest takes.
+        directory: run folder: recipe.json, log.jsonl, tensorboard/, state.pt, epoch-*.safetensors, pictures.
+        device: "auto", "cpu" or "cuda".
+        on_bad_image: "stop" or "skip".
+
+    Raises:
+        InputError: bad settings or data, or a folder that holds another run.
+        NonFiniteLossError: see training.train.
+    """
+    manifest = open_manifest(data, role="train", labelled=False)
+    fabric = build_fabric(device, recipe.precision)
+    if fabric.is_global_zero:
+        claim_directory(directory, recipe, manifest)
+    fabric.barrier()
+    task = MaskedImageModeling(
+        recipe,
+        manifest,
+        device=fabric.device,
+        world_size=fabric.world_size,
+        rank=fabric.global_rank,
+        on_bad_image=on_bad_image,
+    )
+    train(fabric, task, build_settings(recipe), directory)
+    if fabric.is_global_zero:
+        print_summary(recipe, manifest, directory)
+
+
+def build_settings(recipe: Recipe) -> TrainingSettings:
+    """The part of a recipe that the training loop reads."""
+    return TrainingSettings(
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        accumulate=recipe.accumulate,
+        learning_rate=scale_learning_rate(recipe.base_lr, recipe.batch_size),
+        min_learning_rate=recipe.min_lr,
+        warmup_epochs=recipe.warmup_epochs,
+        compile=recipe.compile,
+        seed=recipe.seed,
+        save_every=recipe.save_every,
+        draw_every=recipe.draw_every,
+        state_minutes=recipe.state_minutes,
+    )
+
+
+def claim_directory(directory: Path, recipe: Recipe, manifest: Manifest) -> None:
+    """Write recipe.json, or check that the folder's run has the same settings and data.
+
+    Raises:
+        InputError: the folder holds a run with other settings; the first differences are named.
+    """
+    path = directory / "recipe.json"
+    settings = dataclasses.asdict(recipe) | {"data": manifest.name, "data_digest": manifest.digest}
+    if path.exists():
+        before = json.loads(path.read_text())
+        changed = [key for key in settings if key not in FREE_FIELDS and before.get(key) != settings[key]]
+        if changed:
+            raise InputError(
+                "run folder",
+                expected="; ".join(f"{key} = {before.get(key)}" for key in changed[:3]),
+                found="; ".join(f"{key} = {settings[key]}" for key in changed[:3]),
+                where=str(path),
+                fix="Give another --out DIR, or the same settings to resume.",
+            )
+    write_atomic(path, json.dumps(settings, indent=1).encode())
+
+
+def print_summary(recipe: Recipe, manifest: Manifest, directory: Path) -> None:
+    """A table of what the run made, and the command that evaluates it."""
+    records = [json.loads(line) for line in (directory / "log.jsonl").read_text().splitlines()]
+    last = records[-max(1, len(records) // recipe.epochs) :]
+    table = Table(title=f"{describe_method(recipe)} on {manifest.name} ({len(manifest):,} images)")
+    for column in ("epochs", "steps", "loss, last epoch", "images/s, last epoch", "run folder"):
+        table.add_column(column)
+    loss = sum(record["loss"] for record in last) / len(last)
+    speed = len(last) / sum(1 / record["images_per_second"] for record in last)
+    table.add_row(str(recipe.epochs), str(len(records)), f"{loss:.4f}", f"{speed:,.0f}", str(directory))
+    console = Console()
+    console.print(table)
+    checkpoint = directory / f"epoch-{recipe.epochs:04d}.safetensors"
+    console.print(f"Next: python -m pixmim_eval.run --suite robustness --checkpoint {checkpoint}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

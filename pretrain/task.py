@@ -1,0 +1,129 @@
+"""Masked image modeling as a task of the training loop."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pixmim_eval.data.loader import TrainingLoader, evaluation_batches
+from pixmim_eval.data.transforms import normalize
+from pixmim_eval.models.checkpoints import ours
+from pixmim_eval.models.vit import Architecture
+from pixmim_eval.seeds import derive_seed, uniform
+from pixmim_eval.types import Batch, Manifest, Preprocessing
+from pretrain.methods import METHODS
+from pretrain.pictures import draw_reconstructions
+from pretrain.recipes import Recipe, build_crop, describe_method
+
+PICTURED = 6  # images of a reconstruction picture
+
+
+class MaskedImageModeling:
+    """A recipe on a data set; see training.Task.
+
+    Args:
+        recipe: see Recipe.
+        manifest: images; labels are not used.
+        device: where the module will be.
+        world_size, rank: of the processes that train together.
+        on_bad_image: "stop" or "skip" images that cannot be decoded.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        manifest: Manifest,
+        *,
+        device: torch.device,
+        world_size: int = 1,
+        rank: int = 0,
+        on_bad_image: str = "stop",
+    ) -> None:
+        self.recipe, self.manifest, self.device = recipe, manifest, device
+        self.preprocessing = Preprocessing(size=recipe.image_size, resize=recipe.image_size)
+        torch.manual_seed(derive_seed(recipe.seed, "weights"))
+        self.model = METHODS[recipe.method](recipe)
+        self.module: nn.Module = self.model
+        self.loader = TrainingLoader(
+            manifest,
+            build_crop(recipe),
+            batch_size=recipe.batch_size,
+            world_size=world_size,
+            rank=rank,
+            accumulate=recipe.accumulate,
+            seed=recipe.seed,
+            device=str(device),
+            workers=recipe.workers,
+            in_memory=recipe.in_memory,
+            on_bad_image=on_bad_image,
+        )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps an epoch; the last, smaller batch is left out."""
+        return self.loader.steps_per_epoch
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Two groups: decayed, and not (vectors and biases; class and mask token unless recipe.decay_tokens)."""
+        decayed: list[nn.Parameter] = []
+        exempt: list[nn.Parameter] = []
+        for name, parameter in self.model.named_parameters():
+            token = name.endswith(("cls_token", "mask_token"))
+            free = parameter.ndim <= 1 or name.endswith(".bias") or (token and not self.recipe.decay_tokens)
+            (exempt if free else decayed).append(parameter)
+        return [
+            {"params": decayed, "weight_decay": self.recipe.weight_decay},
+            {"params": exempt, "weight_decay": 0.0},
+        ]
+
+    def build_optimizer(self, groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
+        """AdamW in its fused form: one pass over the weights instead of one an operation."""
+        return torch.optim.AdamW(groups, lr=learning_rate, betas=(self.recipe.beta1, self.recipe.beta2), fused=True)
+
+    def batches(self, epoch: int, first_step: int) -> Iterator[Batch]:
+        """Micro-batches of an epoch from a step on."""
+        return self.loader.batches(epoch, first_step)
+
+    def inputs(self, batch: Batch, epoch: int) -> tuple[Tensor, ...]:
+        """Normalised images, and the noise that masks each (depends on seed, epoch and image alone)."""
+        images = normalize(
+            batch.images.to(self.device, non_blocking=True), self.preprocessing.mean, self.preprocessing.std
+        )
+        noise = uniform(derive_seed(self.recipe.seed, "mask", epoch), batch.index.to(self.device), self.model.patches)
+        return images, noise
+
+    def describe_rows(self, batches: list[Batch]) -> list[str]:
+        """Keys of the images in these batches."""
+        return [str(key) for batch in batches for key in self.manifest.keys[batch.index.cpu().numpy()]]
+
+    def save_checkpoint(self, directory: Path, epoch: int) -> None:
+        """epoch-NNNN.safetensors: encoder, decoder and the recipe."""
+        recipe = self.recipe
+        ours.write(
+            directory / f"epoch-{epoch:04d}.safetensors",
+            self.model.public_tensors(),
+            architecture=Architecture(recipe.patch, recipe.dim, recipe.depth, recipe.heads),
+            image_size=recipe.image_size,
+            method=describe_method(recipe),
+            epoch=epoch,
+            recipe=dataclasses.asdict(recipe),
+        )
+
+    def draw(self, directory: Path, epoch: int) -> dict[str, Tensor]:
+        """reconstruction-NNNN.png: input, masked input, prediction and target of the same few images every time."""
+        rows = np.linspace(0, len(self.manifest) - 1, PICTURED).astype(np.int64)
+        batch = next(evaluation_batches(self.manifest, self.preprocessing, rows=rows, batch_size=PICTURED, workers=0))
+        images, _ = self.inputs(batch, 0)
+        noise = uniform(derive_seed(self.recipe.seed, "picture"), batch.index.to(self.device), self.model.patches)
+        reconstruction = self.model.reconstruct(images, noise)
+        side = self.recipe.image_size // self.recipe.patch
+        picture = draw_reconstructions(
+            images, reconstruction, self.recipe.patch, (side, side), directory / f"reconstruction-{epoch:04d}.png"
+        )
+        return {"reconstruction": picture}
