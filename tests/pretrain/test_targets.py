@@ -17,7 +17,8 @@ def make_images(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("size", "radius"), [(224, 5), (224, 40), (224, 80), (224, 112), (64, 5), (64, 11.43), (64, 32), (64, 40), (448, 40)]
+    ("size", "radius"),
+    [(224, 5), (224, 40), (224, 80), (224, 112), (64, 5), (64, 11.43), (64, 32), (64, 40), (448, 40)],
 )
 def test_the_published_target_equals_its_definition_in_float64(size: int, radius: float) -> None:
     images = make_images(2, 3, size, size)
