@@ -41,7 +41,7 @@ SETTINGS = TrainingSettings(
 )
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """What a kill looks like from inside."""
 
 
@@ -85,7 +85,7 @@ class Regression:
 
     def inputs(self, batch: Batch, epoch: int) -> tuple[Tensor, ...]:
         if self.step == self.kill_at:
-            raise Killed
+            raise KilledError
         scale = math.nan if self.step == self.poison_at else 0.1
         return (batch.images.flatten(1).float() * scale,)
 
@@ -134,7 +134,7 @@ def test_a_run_killed_twice_ends_with_the_numbers_of_an_unbroken_one(tmp_path: P
     wanted = trace(run(whole, tmp_path / "whole"))
     assert [step for step, *_ in wanted] == list(range(15))
     for kill_at in (3, 11):
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             run(Regression(kill_at=kill_at), tmp_path / "broken")
     with (tmp_path / "broken" / "log.jsonl").open("a") as file:
         file.write('{"step": 11, "lo')  # the kill cut a line short
@@ -180,7 +180,7 @@ def test_a_loss_that_is_not_a_number_saves_the_state_and_names_the_batch(tmp_pat
 
 
 def test_a_full_disk_leaves_the_last_state_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         run(Regression(kill_at=4), tmp_path)
 
     def fail(_descriptor: int) -> None:

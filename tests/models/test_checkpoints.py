@@ -63,7 +63,7 @@ def test_our_checkpoints_come_back_whole(tmp_path: Path, tensors: dict[str, torc
     assert checkpoint.normalised_target is False
     assert checkpoint.digest == digest_tensors(tensors)
     assert all(torch.equal(value, tensors[key]) for key, value in checkpoint.encoder.state_dict().items())
-    with pytest.raises(InputError, match="expected Architecture.*dim=64"):
+    with pytest.raises(InputError, match=r"expected Architecture.*dim=64"):
         load(path, arch=Architecture(8, 64, 3, 4))
 
 

@@ -1,0 +1,108 @@
+"""Models by file, glob and timm name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+from pixmim_eval.errors import InputError
+from pixmim_eval.models.catalog import load_models
+from pixmim_eval.models.checkpoints import ours
+from pixmim_eval.models.timm_models import load_timm
+from pixmim_eval.models.vit import Architecture, VisionTransformer
+
+TINY = Architecture(patch=8, dim=24, depth=1, heads=2)
+CONVOLUTIONAL, TRANSFORMER = "test_efficientnet", "test_vit"
+
+
+def write(path: Path, method: str, epoch: int) -> Path:
+    torch.manual_seed(epoch + len(method))
+    tensors = VisionTransformer(32, TINY).state_dict()
+    ours.write(path, tensors, architecture=TINY, image_size=32, method=method, epoch=epoch, recipe={})
+    return path
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("timm") / "weights.pth"
+    torch.save(timm.create_model(CONVOLUTIONAL).state_dict(), path)
+    return path
+
+
+def test_a_glob_gives_every_file_once_under_a_name_of_its_own(tmp_path: Path) -> None:
+    for epoch in (10, 20):
+        write(tmp_path / "mae" / f"epoch-{epoch:04d}.safetensors", "mae", epoch)
+    write(tmp_path / "pixmim" / "epoch-0020.safetensors", "pixmim-mae", 20)
+    models = load_models([f"{tmp_path}/*/epoch-*.safetensors", f"{tmp_path}/mae/epoch-0010.safetensors"])
+    assert [model.name for model in models] == ["mae-10", "mae-20", "pixmim-mae-20"]
+    assert len({model.digest for model in models}) == 3
+    assert [model.epoch for model in models] == [10, 20, 20]
+    assert models[0].preprocessing.size == models[0].preprocessing.resize == 32
+
+
+def test_runs_of_one_method_are_told_apart_by_their_folder(tmp_path: Path) -> None:
+    paths = [write(tmp_path / run / "epoch-0005.safetensors", "mae", 5) for run in ("a", "b")]
+    names = [model.name for model in load_models([str(path) for path in paths])]
+    assert names == ["mae-5:a/epoch-0005", "mae-5:b/epoch-0005"]
+
+
+def test_a_glob_without_files_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="expected at least one file, found none"):
+        load_models([f"{tmp_path}/*.safetensors"])
+
+
+def test_an_unknown_timm_name_gets_close_matches() -> None:
+    with pytest.raises(InputError, match=r"Did you mean .*resnet50"):
+        load_models(names=["resnet5O"])
+
+
+def test_a_timm_classifier_with_weights_of_a_file_gives_its_own_logits(weights: Path) -> None:
+    (model,) = load_models([str(weights)], [CONVOLUTIONAL])
+    network = timm.create_model(CONVOLUTIONAL)
+    network.load_state_dict(torch.load(weights, weights_only=True))
+    images = torch.randn(2, 3, 160, 160)
+    assert model.classify is not None
+    assert model.label_space is not None
+    assert (model.label_space.name, model.label_space.classes[0]) == ("imagenet-1k", "n01440764")
+    torch.testing.assert_close(model.classify(images), network.eval()(images))
+    settings = timm.data.resolve_data_config(model=network)
+    assert model.preprocessing.size == settings["input_size"][-1]
+    assert model.preprocessing.mean == settings["mean"]
+
+
+def test_weights_under_other_names_are_taken_in_order_where_kind_and_shape_agree(tmp_path: Path, weights: Path) -> None:
+    tensors = torch.load(weights, weights_only=True)
+    renamed = {f"_layer.{i}.{key.rsplit('.', 1)[-1]}": value for i, (key, value) in enumerate(tensors.items())}
+    torch.save(renamed, tmp_path / "renamed.pth")
+    assert load_timm(CONVOLUTIONAL, tmp_path / "renamed.pth").digest == load_timm(CONVOLUTIONAL, weights).digest
+    swapped = dict(reversed(renamed.items()))
+    torch.save(swapped, tmp_path / "swapped.pth")
+    with pytest.raises(InputError, match=r"expected the .* tensors of timm's"):
+        load_timm(CONVOLUTIONAL, tmp_path / "swapped.pth")
+
+
+def test_weights_of_another_architecture_are_refused(weights: Path) -> None:
+    with pytest.raises(InputError, match=r"missing .*; unknown"):
+        load_timm(TRANSFORMER, weights)
+
+
+@pytest.mark.parametrize("name", [CONVOLUTIONAL, TRANSFORMER])
+def test_tokens_of_a_timm_model_are_its_last_features(tmp_path: Path, name: str) -> None:
+    torch.save(timm.create_model(name).state_dict(), tmp_path / "w.pth")
+    model = load_timm(name, tmp_path / "w.pth")
+    images = torch.randn(2, 3, 160, 160)
+    tokens = model.encoder.tokens(images)
+    features = model.encoder.network.forward_features(images)
+    if name == TRANSFORMER:
+        assert torch.equal(tokens.cls, features[:, 0])
+        assert torch.equal(tokens.patches, features[:, 1:])
+    else:
+        assert tokens.cls is None
+        torch.testing.assert_close(tokens.patches.mean(1), features.mean((2, 3)))
+    rows, columns = tokens.grid
+    assert tokens.patches.shape == (2, rows * columns, model.encoder.dim)
+    assert 160 // model.encoder.patch == rows
