@@ -1,0 +1,150 @@
+"""Corruptions of ImageNet-C as batched functions of uint8 images, on any device and at any size.
+
+Images are corrupted after evaluation geometry (resize and crop), as in the published sets. The published files were
+stored as JPEG of quality 85 besides; images made here were not, and their rows say source=generated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pixmim_eval.corruptions import blur, digital, noise, weather
+from pixmim_eval.errors import InputError
+from pixmim_eval.seeds import derive_seed, generators
+
+SEVERITIES = (1, 2, 3, 4, 5)
+PARAMETER_SETS = {"imagenet-c": 224, "tiny-imagenet-c": 64, "cifar-c": 32}  # name -> pixels of the published images
+
+# Values worked on at a time, to stay in a core's cache or in a small part of a GPU's memory; no result depends on it.
+_CORE_VALUES, _GPU_VALUES = 1 << 18, 1 << 24
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """One corruption.
+
+    Args:
+        group: "noise", "blur", "weather" or "digital".
+        function: (images uint8 [B, 3, H, W], parameters of one severity, one generator an image) -> uint8.
+        parameters: parameter set -> one entry for each of the five severities.
+        in_mce15: one of the fifteen that a mean corruption error averages over (the others are for validation).
+    """
+
+    group: str
+    function: Callable[..., Tensor]
+    parameters: Mapping[str, tuple[Any, ...]]
+    in_mce15: bool = True
+
+
+CORRUPTIONS: dict[str, Corruption] = {
+    "gaussian_noise": Corruption("noise", noise.gaussian_noise, noise.GAUSSIAN_NOISE),
+    "shot_noise": Corruption("noise", noise.shot_noise, noise.SHOT_NOISE),
+    "impulse_noise": Corruption("noise", noise.impulse_noise, noise.IMPULSE_NOISE),
+    "defocus_blur": Corruption("blur", blur.defocus_blur, blur.DEFOCUS_BLUR),
+    "brightness": Corruption("weather", weather.brightness, weather.BRIGHTNESS),
+    "contrast": Corruption("digital", digital.contrast, digital.CONTRAST),
+    "pixelate": Corruption("digital", digital.pixelate, digital.PIXELATE),
+    "jpeg_compression": Corruption("digital", digital.jpeg_compression, digital.JPEG_COMPRESSION),
+    "gaussian_blur": Corruption("blur", blur.gaussian_blur, blur.GAUSSIAN_BLUR, in_mce15=False),
+    "saturate": Corruption("digital", digital.saturate, digital.SATURATE, in_mce15=False),
+}
+
+
+def corrupt(images: Tensor, name: str, severity: int, *, seed: int, index: Tensor, parameters: str = "auto") -> Tensor:
+    """Corrupted images.
+
+    A pixel depends on its image and on (seed, index of the image, name, severity), and on nothing else in the batch.
+    Noise differs between kinds of device (their generators do); everything else is the same to the bit.
+
+    Args:
+        images: uint8 [B, 3, H, W] at evaluation size, on any device.
+        name: a key of CORRUPTIONS.
+        severity: 1 (mild) … 5.
+        seed: of the run.
+        index: int64 [B], the row of each image in its data set.
+        parameters: a key of PARAMETER_SETS, or "auto" (see resolve_parameters).
+
+    Returns:
+        uint8 [B, 3, H, W] on the images' device, clipped and truncated (not rounded) as the published code does.
+
+    Raises:
+        InputError: unknown name, severity or parameter set; images or index of another dtype or shape.
+
+    Source: Hendrycks and Dietterich, Benchmarking Neural Network Robustness to Common Corruptions and Perturbations,
+        ICLR 2019; parameters: hendrycks/robustness, ImageNet-C/create_c/make_{imagenet,tinyimagenet,cifar}_c.py.
+    """
+    corruption = _find_corruption(name)
+    if severity not in SEVERITIES:
+        raise InputError(
+            "severity", expected="1, 2, 3, 4 or 5", found=repr(severity), where=f"corruption {name}", fix="Choose one."
+        )
+    severity = int(severity)  # NumPy's integers would name another seed
+    _check_images(images, index)
+    values = corruption.parameters[resolve_parameters(parameters, min(images.shape[-2:]))][severity - 1]
+    numbers = generators(derive_seed(seed, name, severity), index, images.device)
+    values_at_a_time = _CORE_VALUES if images.device.type == "cpu" else _GPU_VALUES
+    piece = max(1, values_at_a_time // images[0].numel())
+    return torch.cat([corruption.function(part, values, numbers) for part in images.split(piece)])
+
+
+def resolve_parameters(parameters: str, size: int) -> str:
+    """The parameter set that a name stands for: this is what goes on a result row.
+
+    Args:
+        parameters: a key of PARAMETER_SETS (returned as it is), or "auto": the set published for the nearest size.
+        size: short side of the images in pixels: "imagenet-c" from 128, "tiny-imagenet-c" from 48, "cifar-c" below.
+
+    Raises:
+        InputError: another name.
+    """
+    if parameters in PARAMETER_SETS:
+        return parameters
+    if parameters != "auto":
+        raise InputError(
+            "parameters of the corruptions",
+            expected="auto, " + ", ".join(PARAMETER_SETS),
+            found=repr(parameters),
+            where="parameters",
+            fix="Choose one of them.",
+        )
+    if size >= 128:
+        return "imagenet-c"
+    return "tiny-imagenet-c" if size >= 48 else "cifar-c"
+
+
+def _find_corruption(name: str) -> Corruption:
+    if name not in CORRUPTIONS:
+        close = get_close_matches(name, CORRUPTIONS, n=3)
+        raise InputError(
+            "name of a corruption",
+            expected="one of " + ", ".join(CORRUPTIONS),
+            found=repr(name),
+            where="corruptions",
+            fix=f"Did you mean {' or '.join(close)}?" if close else "Choose one of them.",
+        )
+    return CORRUPTIONS[name]
+
+
+def _check_images(images: Tensor, index: Tensor) -> None:
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
+        raise InputError(
+            "images to corrupt",
+            expected="uint8 [B, 3, H, W], none of them 0",
+            found=f"{images.dtype} {list(images.shape)}",
+            where="corrupt",
+            fix="Corrupt images before they are normalised.",
+        )
+    if index.dtype != torch.int64 or index.shape != images.shape[:1]:
+        raise InputError(
+            "index of the images to corrupt",
+            expected=f"int64 [{len(images)}]",
+            found=f"{index.dtype} {list(index.shape)}",
+            where="corrupt",
+            fix="Pass Batch.index.",
+        )

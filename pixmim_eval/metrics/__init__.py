@@ -1,0 +1,1 @@
+"""Metrics: arrays in, Estimates out. Pure NumPy; nothing here imports torch."""

@@ -1,0 +1,181 @@
+"""Blur, light and digital corruptions against the published definitions, in float64 or by PIL."""
+
+from __future__ import annotations
+
+import colorsys
+import io
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy import ndimage
+from torch import Tensor
+
+from pixmim_eval.corruptions import CORRUPTIONS, PARAMETER_SETS, SEVERITIES, corrupt
+
+Maker = Callable[..., Tensor]
+each_case = pytest.mark.parametrize(
+    ("parameters", "severity"), [(name, severity) for name in PARAMETER_SETS for severity in SEVERITIES]
+)
+
+
+def run(images: Tensor, name: str, severity: int, parameters: str) -> np.ndarray:
+    """Corrupted images [B, H, W, 3]."""
+    index = torch.arange(len(images))
+    return corrupt(images, name, severity, seed=0, index=index, parameters=parameters).permute(0, 2, 3, 1).numpy()
+
+
+def values_of(name: str, severity: int, parameters: str) -> tuple[float, ...]:
+    value = CORRUPTIONS[name].parameters[parameters][severity - 1]
+    return value if isinstance(value, tuple) else (value,)
+
+
+def to_unit(images: Tensor) -> np.ndarray:
+    return images.permute(0, 2, 3, 1).numpy() / 255.0
+
+
+def assert_published(result: np.ndarray, unit: np.ndarray) -> None:
+    """The bytes are those of the reference on [0, 1], clipped and truncated, but for ties that rounding decides."""
+    exact = np.clip(unit, 0, 1) * 255
+    difference = np.abs(result.astype(np.float64) - np.uint8(exact))
+    assert difference.max() <= 1
+    assert difference.mean() <= 0.1
+    assert (result <= exact + 2e-3).all() and (result > exact - 1 - 1e-9).all()
+
+
+def make_disk(radius: float, deviation: float) -> np.ndarray:
+    """The published kernel, pixel by pixel: a disk on a grid, its rim smoothed, mirrored at the grid's edge."""
+    half, reach = (8, 1) if radius <= 8 else (int(radius), 2)
+    disk = np.zeros((2 * half + 1, 2 * half + 1))
+    for y in range(-half, half + 1):
+        for x in range(-half, half + 1):
+            disk[y + half, x + half] = x * x + y * y <= radius * radius
+    small = np.array([np.exp(-(i**2) / (2 * deviation**2)) for i in range(-reach, reach + 1)])
+    small /= small.sum()
+    return ndimage.correlate(disk / disk.sum(), np.outer(small, small), mode="mirror")
+
+
+@each_case
+def test_defocus_blur_equals_filtering_with_the_disk(parameters: str, severity: int, make_images: Maker) -> None:
+    images = make_images(2, 56, 40)
+    kernel = make_disk(*values_of("defocus_blur", severity, parameters))
+    expected = ndimage.correlate(to_unit(images), kernel[None, :, :, None], mode="mirror")
+    assert_published(run(images, "defocus_blur", severity, parameters), expected)
+
+
+def test_the_disks_of_radius_8_and_10_brighten_as_published() -> None:
+    grey = torch.full((1, 3, 64, 64), 200, dtype=torch.uint8)
+    means = [run(grey, "defocus_blur", severity, "imagenet-c").mean() for severity in SEVERITIES]
+    # 200 x 1.01298 = 202.6 and 200 x 1.01079 = 202.2: sums of cv2.GaussianBlur's float32 kernels.
+    assert means == [200, 200, 200, 202, 202]
+
+
+@each_case
+def test_gaussian_blur_equals_scipys(parameters: str, severity: int, make_images: Maker) -> None:
+    images = make_images(2, 56, 40)
+    (sigma,) = values_of("gaussian_blur", severity, parameters)
+    expected = ndimage.gaussian_filter(to_unit(images), (0, sigma, sigma, 0), mode="nearest", truncate=4.0)
+    assert_published(run(images, "gaussian_blur", severity, parameters), expected)
+
+
+@pytest.mark.parametrize("name", ["defocus_blur", "gaussian_blur"])
+def test_blur_keeps_flat_images(name: str) -> None:
+    levels = torch.arange(256, dtype=torch.uint8)[:, None, None, None].expand(256, 3, 9, 9)
+    for severity in (1, 2, 3):
+        assert np.array_equal(run(levels, name, severity, "imagenet-c"), levels.permute(0, 2, 3, 1).numpy())
+
+
+@pytest.mark.parametrize("name", ["defocus_blur", "gaussian_blur"])
+def test_blur_does_not_depend_on_the_number_of_threads(name: str, make_images: Maker) -> None:
+    images, threads = make_images(3, 224, 224), torch.get_num_threads()
+    expected = run(images, name, 2, "imagenet-c")
+    try:
+        torch.set_num_threads(3)
+        assert np.array_equal(run(images, name, 2, "imagenet-c"), expected)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def change_hsv(unit: np.ndarray, change: Callable[[float, float], tuple[float, float]]) -> np.ndarray:
+    def convert(pixel: np.ndarray) -> np.ndarray:
+        hue, saturation, value = colorsys.rgb_to_hsv(*pixel)
+        return np.array(colorsys.hsv_to_rgb(hue, *change(saturation, value)), dtype=np.float64)
+
+    return np.apply_along_axis(convert, -1, unit)
+
+
+@each_case
+def test_brightness_adds_to_the_value_of_hsv(parameters: str, severity: int, make_images: Maker) -> None:
+    images = make_images(1, 32, 24)
+    (added,) = values_of("brightness", severity, parameters)
+    expected = change_hsv(to_unit(images), lambda s, v: (s, min(v + added, 1.0)))
+    assert_published(run(images, "brightness", severity, parameters), expected)
+
+
+@each_case
+def test_saturate_scales_the_saturation_of_hsv(parameters: str, severity: int, make_images: Maker) -> None:
+    images = make_images(1, 32, 24)
+    factor, addend = values_of("saturate", severity, parameters)
+    expected = change_hsv(to_unit(images), lambda s, v: (min(s * factor + addend, 1.0), v))
+    result = run(images, "saturate", severity, parameters)
+    exact = expected * 255
+    # Whole levels are common here (factors 0.3 and 2), and colorsys rounds otherwise than scikit-image.
+    assert (np.abs(result - exact + 0.5) <= 0.5 + 1e-9).all()
+
+
+def test_saturate_turns_grey_red() -> None:
+    grey = torch.full((1, 3, 4, 4), 100, dtype=torch.uint8)
+    assert run(grey, "saturate", 5, "imagenet-c")[0, 0, 0].tolist() == [100, 80, 80]
+    assert run(grey, "saturate", 1, "imagenet-c")[0, 0, 0].tolist() == [100, 100, 100]
+
+
+@pytest.mark.parametrize("name", ["brightness", "saturate"])
+def test_hsv_equals_scikit_image_to_the_bit(name: str) -> None:
+    color = pytest.importorskip("skimage.color", reason="scikit-image is not a dependency")
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 3, 200, 200), dtype=np.uint8))
+    for severity in SEVERITIES:
+        hsv = color.rgb2hsv(to_unit(images)[0])
+        if name == "brightness":
+            hsv[..., 2] = np.clip(hsv[..., 2] + values_of(name, severity, "imagenet-c")[0], 0, 1)
+        else:
+            factor, addend = values_of(name, severity, "imagenet-c")
+            hsv[..., 1] = np.clip(hsv[..., 1] * factor + addend, 0, 1)
+        expected = np.uint8(np.clip(color.hsv2rgb(hsv), 0, 1) * 255)
+        assert np.array_equal(run(images, name, severity, "imagenet-c")[0], expected)
+
+
+@each_case
+def test_contrast_scales_about_the_mean_of_each_channel(parameters: str, severity: int, make_images: Maker) -> None:
+    images = make_images(3, 56, 40)
+    (factor,) = values_of("contrast", severity, parameters)
+    unit = to_unit(images)
+    means = unit.mean(axis=(1, 2), keepdims=True)
+    assert_published(run(images, "contrast", severity, parameters), (unit - means) * factor + means)
+
+
+@pytest.mark.parametrize("size", [(224, 224), (64, 64), (32, 32), (61, 97)])
+@each_case
+def test_pixelate_equals_pils_box_filter(
+    parameters: str, severity: int, size: tuple[int, int], make_images: Maker
+) -> None:
+    images = make_images(2, *size)
+    (factor,) = values_of("pixelate", severity, parameters)
+    small = (int(size[1] * factor), int(size[0] * factor))
+    result = run(images, "pixelate", severity, parameters)
+    for image, pixelated in zip(images.permute(0, 2, 3, 1).numpy(), result, strict=True):
+        resized = Image.fromarray(image).resize(small, Image.Resampling.BOX).resize(size[::-1], Image.Resampling.BOX)
+        assert np.array_equal(pixelated, np.asarray(resized))
+
+
+@each_case
+def test_jpeg_compression_equals_pils(parameters: str, severity: int, make_images: Maker) -> None:
+    images = make_images(3, 61, 40)
+    (quality,) = values_of("jpeg_compression", severity, parameters)
+    for image, compressed in zip(
+        images.permute(0, 2, 3, 1).numpy(), run(images, "jpeg_compression", severity, parameters), strict=True
+    ):
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "JPEG", quality=int(quality))
+        assert np.array_equal(compressed, np.asarray(Image.open(buffer)))
