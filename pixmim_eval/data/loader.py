@@ -1,0 +1,335 @@
+"""From a manifest to batches: decoding in worker processes, or once into memory.
+
+Every random choice comes from (seed, epoch, row), and a batch is a function of (epoch, step): not of workers, of the
+number of processes, or of where the images are kept.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from pixmim_eval.data.crops import Crop, sample_flips
+from pixmim_eval.data.transforms import apply_evaluation
+from pixmim_eval.errors import BadImageError, InputError
+from pixmim_eval.progress import progress
+from pixmim_eval.seeds import derive_seed
+from pixmim_eval.types import Batch, Manifest, Preprocessing
+
+logger = logging.getLogger("pixmim_eval")
+
+_WINDOW_BLOCKS = 8  # storage blocks that are shuffled together
+_PROBED_IMAGES = 16
+_DECODED_AT_ONCE = 256
+
+
+def evaluation_batches(
+    manifest: Manifest,
+    preprocessing: Preprocessing,
+    *,
+    rows: np.ndarray,
+    batch_size: int,
+    workers: int,
+    on_bad_image: str = "stop",
+) -> Iterator[Batch]:
+    """Images with evaluation geometry, in the order of `rows`, on the CPU.
+
+    Args:
+        manifest: the data set.
+        preprocessing: of the model.
+        rows: int64 [n], which rows, in which order.
+        batch_size: images a batch; the last may be smaller, and so is one with skipped images.
+        workers: processes that decode; 0 decodes in this one.
+        on_bad_image: "stop" raises on the first; "skip" logs each and leaves it out: what is missing from the batches'
+            index was skipped.
+
+    Raises:
+        BadImageError: an image cannot be decoded, and on_bad_image is "stop".
+        InputError: images declared ready have another size, or on_bad_image is neither.
+    """
+    _check_choice("what to do with a bad image", on_bad_image, ("stop", "skip"), "--on-bad-image")
+    chunks = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    reader = _EvaluationReader(manifest, preprocessing, skip=on_bad_image == "skip")
+    for images, index in _read_chunks(reader, chunks, workers):
+        if len(index):
+            yield Batch(images, index, torch.from_numpy(manifest.labels[index.numpy()]))
+
+
+class TrainingLoader:
+    """Crops and flips for pretraining and fine-tuning, epoch by epoch.
+
+    Step t of an epoch takes rows order[t·G : (t+1)·G] of a permutation drawn from (seed, epoch), G being the global
+    batch. They are dealt out in accumulate x world_size chunks: micro-batch m of rank r is chunk m·world_size + r. Rows
+    beyond the last full batch are left out of the epoch.
+
+    Where all images have one size and fit, they are decoded once into a tensor on `device`, and cropped there in
+    batches. Else worker processes decode and crop; a manifest with storage blocks is then shuffled inside windows of 8
+    random blocks, so that a batch reads few of them. Otherwise both ways give the same batches, up to one grey level.
+
+    Args:
+        manifest: the data set.
+        crop: what to cut out of each image.
+        batch_size: global, over all ranks and micro-batches.
+        world_size, rank: of this process.
+        accumulate: micro-batches a step.
+        seed: of the order, the crops and the flips.
+        device: where batches are wanted.
+        workers: processes that decode; 0 decodes in this one.
+        in_memory: "auto" where possible; "yes" raises where not; "no".
+        memory_budget_bytes: of the decoded images.
+
+    Raises:
+        InputError: a batch larger than the data set, or that cannot be dealt out evenly; in_memory is "yes" and the
+            images differ in size or do not fit.
+        BadImageError: an image cannot be decoded.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        crop: Crop,
+        *,
+        batch_size: int,
+        world_size: int = 1,
+        rank: int = 0,
+        accumulate: int = 1,
+        seed: int,
+        device: torch.device | str = "cpu",
+        workers: int = 2,
+        in_memory: str = "auto",
+        memory_budget_bytes: int = 8 * 2**30,
+    ) -> None:
+        _check_batch(batch_size, world_size * accumulate, len(manifest))
+        _check_choice("where to keep images", in_memory, ("auto", "yes", "no"), "in_memory")
+        self.manifest, self.crop, self.seed, self.workers = manifest, crop, seed, workers
+        self.batch_size, self.world_size, self.rank, self.accumulate = batch_size, world_size, rank, accumulate
+        self.device = torch.device(device)
+        self.steps_per_epoch = len(manifest) // batch_size
+        self._labels = torch.from_numpy(manifest.labels).to(self.device)
+        self._images = None if in_memory == "no" else self._decode_all(in_memory == "yes", memory_budget_bytes)
+
+    def batches(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """The micro-batches of this rank, `accumulate` a step, on the device.
+
+        Args:
+            epoch: from 0.
+            first_step: where to begin, for a run that goes on in the middle of an epoch.
+        """
+        order = self._draw_order(epoch)
+        share = self.batch_size // (self.world_size * self.accumulate)
+        chunks = []
+        for step in range(first_step, self.steps_per_epoch):
+            for micro in range(self.accumulate):
+                start = step * self.batch_size + (micro * self.world_size + self.rank) * share
+                chunks.append(order[start : start + share])
+        seeds = derive_seed(self.seed, "crop", epoch), derive_seed(self.seed, "flip", epoch)
+        if self._images is not None:
+            for chunk in chunks:
+                yield self._crop_in_memory(self._images, chunk, *seeds)
+            return
+        reader = _CropReader(self.manifest, self.crop, *seeds)
+        for images, index in _read_chunks(reader, chunks, self.workers, pin=self.device.type == "cuda"):
+            images, index = (tensor.to(self.device, non_blocking=True) for tensor in (images, index))
+            yield Batch(images, index, self._labels[index])
+
+    def _draw_order(self, epoch: int) -> np.ndarray:
+        """The epoch's permutation, int64 [N]; by windows of storage blocks where images are read from storage."""
+        permutation = _permute(len(self.manifest), derive_seed(self.seed, "order", epoch))
+        if self.manifest.blocks is None or self._images is not None:
+            return permutation
+        blocks, codes = np.unique(self.manifest.blocks, return_inverse=True)
+        places = _permute(len(blocks), derive_seed(self.seed, "blocks", epoch))
+        return np.lexsort((permutation, places[codes] // _WINDOW_BLOCKS))
+
+    def _crop_in_memory(self, images: Tensor, rows: np.ndarray, crop_seed: int, flip_seed: int) -> Batch:
+        index = torch.from_numpy(rows).to(self.device)
+        height, width = (torch.full_like(index, side) for side in images.shape[2:])
+        boxes = self.crop.sample(height, width, seed=crop_seed, index=index)
+        crops = self.crop.apply_batch(images[index], boxes, sample_flips(flip_seed, index))
+        return Batch(crops, index, self._labels[index])
+
+    def _decode_all(self, required: bool, budget: int) -> Tensor | None:
+        """All images, uint8 [N, 3, H, W] on the device; None where that is neither possible nor required."""
+        rows = np.arange(len(self.manifest))
+        try:
+            reader = _WholeReader(self.manifest, _probe_shape(self.manifest, budget))
+            images = torch.empty((len(rows), 3, *reader.shape), dtype=torch.uint8, device=self.device)
+            chunks = [rows[start : start + _DECODED_AT_ONCE] for start in range(0, len(rows), _DECODED_AT_ONCE)]
+            what, quiet = f"decoding {self.manifest.name}", self.rank != 0
+            with progress(description=what, total=len(rows), unit="image", quiet=quiet) as bar:
+                for decoded, index in _read_chunks(reader, chunks, self.workers):
+                    images[index.to(self.device)] = decoded.to(self.device)
+                    bar.update(len(index))
+        except BadImageError:
+            raise
+        except InputError as error:
+            if required:
+                raise
+            logger.info("images are read from storage in every epoch: %s", error)
+            return None
+        return images
+
+
+class _Reader(Dataset[Any], ABC):
+    """Reads and prepares a chunk of rows, in a worker process or here.
+
+    Errors are returned, not raised: DataLoader would turn them into RuntimeErrors.
+    """
+
+    def __init__(self, manifest: Manifest, skip: bool = False) -> None:
+        self.manifest, self.skip = manifest, skip
+
+    @abstractmethod
+    def prepare(self, images: list[np.ndarray], rows: np.ndarray) -> list[np.ndarray]:
+        """Images of one size, uint8 [S, S, 3] each."""
+
+    def __getitems__(self, rows: np.ndarray) -> tuple[Tensor, Tensor, list[InputError]]:
+        bad: list[InputError] = []
+        try:
+            images, rows = self._read(rows, bad)
+            prepared = self.prepare(images, rows)
+        except InputError as error:
+            return torch.empty(0), torch.empty(0), [error]
+        stacked = np.stack(prepared) if prepared else np.empty((0, 1, 1, 3), np.uint8)
+        return torch.from_numpy(stacked).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(rows), bad
+
+    def _read(self, rows: np.ndarray, bad: list[InputError]) -> tuple[list[np.ndarray], np.ndarray]:
+        """The images of these rows; where bad ones are skipped, of the good ones."""
+        try:
+            return self.manifest.source.read(rows.tolist()), rows
+        except BadImageError:
+            if not self.skip:
+                raise
+        images, good = [], []
+        for row in rows.tolist():
+            try:
+                images += self.manifest.source.read([row])
+                good.append(row)
+            except BadImageError as error:
+                bad.append(error)
+        return images, np.array(good, dtype=np.int64)
+
+
+class _EvaluationReader(_Reader):
+    def __init__(self, manifest: Manifest, preprocessing: Preprocessing, skip: bool) -> None:
+        super().__init__(manifest, skip)
+        self.preprocessing = preprocessing
+
+    def prepare(self, images: list[np.ndarray], rows: np.ndarray) -> list[np.ndarray]:
+        ready_size = self.manifest.ready_size
+        if ready_size is not None:
+            _check_sizes(self.manifest, images, rows, (ready_size, ready_size), "declared with @SIZE")
+        return [apply_evaluation(image, self.preprocessing, ready_size is not None) for image in images]
+
+
+class _CropReader(_Reader):
+    def __init__(self, manifest: Manifest, crop: Crop, crop_seed: int, flip_seed: int) -> None:
+        super().__init__(manifest)
+        self.crop, self.crop_seed, self.flip_seed = crop, crop_seed, flip_seed
+
+    def prepare(self, images: list[np.ndarray], rows: np.ndarray) -> list[np.ndarray]:
+        index = torch.from_numpy(rows)
+        heights, widths = torch.tensor([image.shape[:2] for image in images]).unbind(1)
+        boxes = self.crop.sample(heights, widths, seed=self.crop_seed, index=index).numpy()
+        crops = [self.crop.apply(image, box) for image, box in zip(images, boxes, strict=True)]
+        flips = sample_flips(self.flip_seed, index).tolist()
+        return [crop[:, ::-1] if flip else crop for crop, flip in zip(crops, flips, strict=True)]
+
+
+class _WholeReader(_Reader):
+    def __init__(self, manifest: Manifest, shape: tuple[int, int]) -> None:
+        super().__init__(manifest)
+        self.shape = shape
+
+    def prepare(self, images: list[np.ndarray], rows: np.ndarray) -> list[np.ndarray]:
+        _check_sizes(self.manifest, images, rows, self.shape, "to be kept in memory")
+        return images
+
+
+def _read_chunks(
+    reader: _Reader, chunks: Sequence[np.ndarray], workers: int, pin: bool = False
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images uint8 [b, 3, S, S] and index int64 [b] of each chunk, in order."""
+    # A list of arrays serves as the sampler: each goes to a worker whole.
+    loader = DataLoader(reader, batch_sampler=chunks, num_workers=workers, collate_fn=_pass_on, pin_memory=pin)  # type: ignore[arg-type]
+    for images, index, bad in loader:
+        for error in bad:
+            if not reader.skip or not isinstance(error, BadImageError):
+                raise error
+            logger.warning("skipped: %s", error)
+        yield images, index
+
+
+def _pass_on(batch: Any) -> Any:
+    return batch
+
+
+def _permute(count: int, seed: int) -> np.ndarray:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed)).numpy()
+
+
+def _probe_shape(manifest: Manifest, budget: int) -> tuple[int, int]:
+    """Height and width of the images, from a few of them.
+
+    Raises:
+        InputError: they differ, or all of them together exceed the budget.
+    """
+    rows = np.unique(np.linspace(0, len(manifest) - 1, _PROBED_IMAGES).astype(np.int64))
+    images = manifest.source.read(rows.tolist())
+    height, width = images[0].shape[:2]
+    _check_sizes(manifest, images, rows, (height, width), "to be kept in memory")
+    if len(manifest) * height * width * 3 > budget:
+        raise InputError(
+            "decoded images to be kept in memory",
+            expected=f"at most {budget / 2**30:.1f} GiB",
+            found=f"{len(manifest)} of {height} x {width} pixels, {len(manifest) * height * width * 3 / 2**30:.1f} GiB",
+            where=manifest.name,
+            fix="Raise the memory budget, or read them from storage (in_memory no).",
+        )
+    return height, width
+
+
+def _check_sizes(
+    manifest: Manifest, images: list[np.ndarray], rows: np.ndarray, shape: tuple[int, int], why: str
+) -> None:
+    for image, row in zip(images, rows, strict=True):
+        if image.shape[:2] != shape:
+            raise InputError(
+                f"size of images {why}",
+                expected=f"{shape[0]} x {shape[1]} pixels",
+                found=f"{image.shape[0]} x {image.shape[1]}",
+                where=f"{manifest.name}, {manifest.keys[row]}",
+                fix="Resize the images, or leave out the @SIZE or the wish to keep them in memory.",
+            )
+
+
+def _check_choice(checked: str, value: str, choices: tuple[str, ...], where: str) -> None:
+    if value not in choices:
+        expected = " or ".join(choices)
+        raise InputError(checked, expected=expected, found=value, where=where, fix=f"Pass {expected}.")
+
+
+def _check_batch(batch_size: int, shares: int, count: int) -> None:
+    if batch_size < 1 or batch_size % shares:
+        raise InputError(
+            "batch size",
+            expected=f"a multiple of processes x accumulation, {shares}",
+            found=str(batch_size),
+            where="training data",
+            fix="Choose a batch size that can be dealt out evenly.",
+        )
+    if batch_size > count:
+        raise InputError(
+            "batch size",
+            expected=f"at most the number of images, {count}",
+            found=str(batch_size),
+            where="training data",
+            fix="Choose a smaller batch size, or a larger data set.",
+        )
