@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MAXIMUM_BYTES = 2 * 2**20
 PICKLE_SUFFIXES = {".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"}
 MACHINE_PATH = re.compile(r"(?<![\w.-])(?:/(?:home|mnt|root|Users|work|workspace)/\w|[A-Za-z]:\\\w)")
-REGISTRY = re.compile(r"(?:index|extra-index|find)[-_](?:url|links)|trusted[-]host|pypi\.(?:org|python)|/simple/")
+REGISTRY = re.compile(r"(?:index|extra-index|find)[-_](?:url|links)|trusted[-]host|pypi\.(?:org|python)|/simple[/]")
 PRIVATE_ADDRESS = re.compile(r"https?://(?:\d{1,3}\.){3}\d{1,3}|https?://[^/\s@]+@")
 
 
