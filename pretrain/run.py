@@ -54,8 +54,8 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--recipe", default="mae-64px", metavar="NAME", help="settings to start from (see below)")
     parser.add_argument("--data", default="builtin:shapes16", metavar="PATH", help="images (default %(default)s)")
     parser.add_argument("--out", metavar="DIR", help="run folder (default runs/pretrain/RECIPE)")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--on-bad-image", default="stop", choices=("stop", "skip"))
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     fields = parser.add_argument_group("fields of the recipe")
     kinds = get_type_hints(Recipe)
     for field in dataclasses.fields(Recipe):

@@ -32,7 +32,7 @@ class MaskedImageModeling:
         manifest: images; labels are not used.
         device: where the module will be.
         world_size, rank: of the processes that train together.
-        on_bad_image: "stop" or "skip" images that cannot be decoded.
+        on_bad_image: "stop", or "skip" images that cannot be decoded.
     """
 
     def __init__(

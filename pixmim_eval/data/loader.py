@@ -84,11 +84,12 @@ class TrainingLoader:
         workers: processes that decode; 0 decodes in this one.
         in_memory: "auto" where possible; "yes" raises where not; "no".
         memory_budget_bytes: of the decoded images.
+        on_bad_image: "stop" raises on the first; "skip" logs each and leaves it out of its batch.
 
     Raises:
         InputError: a batch larger than the data set, or that cannot be dealt out evenly; in_memory is "yes" and the
             images differ in size or do not fit.
-        BadImageError: an image cannot be decoded.
+        BadImageError: an image cannot be decoded, and on_bad_image is "stop".
     """
 
     def __init__(
@@ -105,14 +106,18 @@ class TrainingLoader:
         workers: int = 2,
         in_memory: str = "auto",
         memory_budget_bytes: int = 8 * 2**30,
+        on_bad_image: str = "stop",
     ) -> None:
         _check_batch(batch_size, world_size * accumulate, len(manifest))
         _check_choice("where to keep images", in_memory, ("auto", "yes", "no"), "in_memory")
+        _check_choice("what to do with a bad image", on_bad_image, ("stop", "skip"), "--on-bad-image")
+        self.skip = on_bad_image == "skip"
         self.manifest, self.crop, self.seed, self.workers = manifest, crop, seed, workers
         self.batch_size, self.world_size, self.rank, self.accumulate = batch_size, world_size, rank, accumulate
         self.device = torch.device(device)
         self.steps_per_epoch = len(manifest) // batch_size
         self._labels = torch.from_numpy(manifest.labels).to(self.device)
+        self._decoded = np.zeros(len(manifest), dtype=bool)  # rows that are in memory
         self._images = None if in_memory == "no" else self._decode_all(in_memory == "yes", memory_budget_bytes)
 
     def batches(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
@@ -132,9 +137,9 @@ class TrainingLoader:
         seeds = derive_seed(self.seed, "crop", epoch), derive_seed(self.seed, "flip", epoch)
         if self._images is not None:
             for chunk in chunks:
-                yield self._crop_in_memory(self._images, chunk, *seeds)
+                yield self._crop_in_memory(self._images, chunk[self._decoded[chunk]], *seeds)
             return
-        reader = _CropReader(self.manifest, self.crop, *seeds)
+        reader = _CropReader(self.manifest, self.crop, *seeds, skip=self.skip)
         for images, index in _read_chunks(reader, chunks, self.workers, pin=self.device.type == "cuda"):
             images, index = (tensor.to(self.device, non_blocking=True) for tensor in (images, index))
             yield Batch(images, index, self._labels[index])
@@ -159,13 +164,14 @@ class TrainingLoader:
         """All images, uint8 [N, 3, H, W] on the device; None where that is neither possible nor required."""
         rows = np.arange(len(self.manifest))
         try:
-            reader = _WholeReader(self.manifest, _probe_shape(self.manifest, budget))
+            reader = _WholeReader(self.manifest, _probe_shape(self.manifest, budget, self.skip), self.skip)
             images = torch.empty((len(rows), 3, *reader.shape), dtype=torch.uint8, device=self.device)
             chunks = [rows[start : start + _DECODED_AT_ONCE] for start in range(0, len(rows), _DECODED_AT_ONCE)]
             what, quiet = f"decoding {self.manifest.name}", self.rank != 0
             with progress(description=what, total=len(rows), unit="image", quiet=quiet) as bar:
                 for decoded, index in _read_chunks(reader, chunks, self.workers):
                     images[index.to(self.device)] = decoded.to(self.device)
+                    self._decoded[index.numpy()] = True
                     bar.update(len(index))
         except BadImageError:
             raise
@@ -183,7 +189,7 @@ class _Reader(Dataset[Any], ABC):
     Errors are returned, not raised: DataLoader would turn them into RuntimeErrors.
     """
 
-    def __init__(self, manifest: Manifest, skip: bool = False) -> None:
+    def __init__(self, manifest: Manifest, skip: bool) -> None:
         self.manifest, self.skip = manifest, skip
 
     @abstractmethod
@@ -191,30 +197,32 @@ class _Reader(Dataset[Any], ABC):
         """Images of one size, uint8 [S, S, 3] each."""
 
     def __getitems__(self, rows: np.ndarray) -> tuple[Tensor, Tensor, list[InputError]]:
-        bad: list[InputError] = []
         try:
-            images, rows = self._read(rows, bad)
-            prepared = self.prepare(images, rows)
+            images, rows, bad = _read_rows(self.manifest, rows, self.skip)
+            prepared = self.prepare(images, rows) if images else []
         except InputError as error:
             return torch.empty(0), torch.empty(0), [error]
         stacked = np.stack(prepared) if prepared else np.empty((0, 1, 1, 3), np.uint8)
         return torch.from_numpy(stacked).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(rows), bad
 
-    def _read(self, rows: np.ndarray, bad: list[InputError]) -> tuple[list[np.ndarray], np.ndarray]:
-        """The images of these rows; where bad ones are skipped, of the good ones."""
+
+def _read_rows(
+    manifest: Manifest, rows: np.ndarray, skip: bool
+) -> tuple[list[np.ndarray], np.ndarray, list[InputError]]:
+    """The images of these rows; where bad ones are skipped, of the good ones, and what was wrong with the others."""
+    try:
+        return manifest.source.read(rows.tolist()), rows, []
+    except BadImageError:
+        if not skip:
+            raise
+    images, good, bad = [], [], []
+    for row in rows.tolist():
         try:
-            return self.manifest.source.read(rows.tolist()), rows
-        except BadImageError:
-            if not self.skip:
-                raise
-        images, good = [], []
-        for row in rows.tolist():
-            try:
-                images += self.manifest.source.read([row])
-                good.append(row)
-            except BadImageError as error:
-                bad.append(error)
-        return images, np.array(good, dtype=np.int64)
+            images += manifest.source.read([row])
+            good.append(row)
+        except BadImageError as error:
+            bad.append(error)
+    return images, np.array(good, dtype=np.int64), list[InputError](bad)
 
 
 class _EvaluationReader(_Reader):
@@ -230,8 +238,8 @@ class _EvaluationReader(_Reader):
 
 
 class _CropReader(_Reader):
-    def __init__(self, manifest: Manifest, crop: Crop, crop_seed: int, flip_seed: int) -> None:
-        super().__init__(manifest)
+    def __init__(self, manifest: Manifest, crop: Crop, crop_seed: int, flip_seed: int, skip: bool) -> None:
+        super().__init__(manifest, skip)
         self.crop, self.crop_seed, self.flip_seed = crop, crop_seed, flip_seed
 
     def prepare(self, images: list[np.ndarray], rows: np.ndarray) -> list[np.ndarray]:
@@ -244,8 +252,8 @@ class _CropReader(_Reader):
 
 
 class _WholeReader(_Reader):
-    def __init__(self, manifest: Manifest, shape: tuple[int, int]) -> None:
-        super().__init__(manifest)
+    def __init__(self, manifest: Manifest, shape: tuple[int, int], skip: bool) -> None:
+        super().__init__(manifest, skip)
         self.shape = shape
 
     def prepare(self, images: list[np.ndarray], rows: np.ndarray) -> list[np.ndarray]:
@@ -275,14 +283,16 @@ def _permute(count: int, seed: int) -> np.ndarray:
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed)).numpy()
 
 
-def _probe_shape(manifest: Manifest, budget: int) -> tuple[int, int]:
+def _probe_shape(manifest: Manifest, budget: int, skip: bool) -> tuple[int, int]:
     """Height and width of the images, from a few of them.
 
     Raises:
         InputError: they differ, or all of them together exceed the budget.
     """
     rows = np.unique(np.linspace(0, len(manifest) - 1, _PROBED_IMAGES).astype(np.int64))
-    images = manifest.source.read(rows.tolist())
+    images, rows, bad = _read_rows(manifest, rows, skip)
+    if not images:
+        raise bad[0]
     height, width = images[0].shape[:2]
     _check_sizes(manifest, images, rows, (height, width), "to be kept in memory")
     if len(manifest) * height * width * 3 > budget:

@@ -263,3 +263,16 @@ def test_parquet_is_read_by_workers(tmp_path: Path) -> None:
     one, two = (list(loader(manifest, workers=workers, batch_size=6).batches(0)) for workers in (0, 2))
     assert len(one) == 5
     assert equal(one, two)
+
+
+@pytest.mark.parametrize("in_memory", ["yes", "no"])
+def test_training_skips_a_bad_image_and_keeps_the_rest_of_its_batch(in_memory: str) -> None:
+    whole = list(loader(noise(), in_memory=in_memory).batches(0))
+    bad = int(whole[1].index[5])
+    with pytest.raises(BadImageError, match=f"key-{bad}"):
+        list(loader(noise(broken=[bad]), in_memory=in_memory).batches(0))
+    skipping = list(loader(noise(broken=[bad]), in_memory=in_memory, on_bad_image="skip").batches(0))
+    assert equal(skipping[:1] + skipping[2:], whole[:1] + whole[2:])
+    kept = whole[1].index != bad
+    assert torch.equal(skipping[1].index, whole[1].index[kept])
+    assert torch.equal(skipping[1].images, whole[1].images[kept])
