@@ -1,0 +1,193 @@
+"""Figures show the statistics, all of them, and nothing runs into anything else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
+from PIL import Image
+
+from analysis.figures import draw_robustness, write_figures
+from analysis.groups import split_groups
+from analysis.layout import STYLE, choose_looks, wrap_items, wrap_label
+from analysis.statistics import CORRUPTION_GROUPS, Robustness, summarise_robustness
+from pixmim_eval.errors import InputError
+from pixmim_eval.types import ResultRow
+
+Rows = Callable[..., list[ResultRow]]
+Frame = Callable[[list[ResultRow]], pd.DataFrame]
+FIFTEEN = tuple(name for family in ("noise", "blur", "weather", "digital") for name in CORRUPTION_GROUPS[family])
+EXTRA = CORRUPTION_GROUPS["extra"]
+IMAGENET = {"cue-conflict": 0.3, "imagenet-a": 0.2, "imagenet-r": 0.4, "imagenet-sketch": 0.3}
+
+
+def list_bars(figure: Figure) -> list[float]:
+    return [patch.get_height() for axes in figure.axes for patch in axes.patches if isinstance(patch, Rectangle)]
+
+
+def measure_texts(figure: Figure) -> list[tuple[str, Bbox, float]]:
+    with matplotlib.rc_context(STYLE):
+        renderer = FigureCanvasAgg(figure).get_renderer()
+        figure.draw(renderer)
+        texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]  # type: ignore[attr-defined]
+        return [(text.get_text(), text.get_window_extent(renderer), text.get_fontsize()) for text in texts]  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def two_models(make_model: Rows) -> list[ResultRow]:
+    own = {"model": "pixmim-mae-small", "method": "pixmim-mae", "weights_digest": "b"}
+    return make_model(0.85) + make_model(0.9, **own)
+
+
+@pytest.fixture
+def summarise(as_frame: Frame) -> Callable[[list[ResultRow]], Robustness]:
+    return lambda rows: summarise_robustness(*split_groups(as_frame(rows), "robustness"))
+
+
+def test_bars_are_as_high_as_the_statistics(two_models: list[ResultRow], summarise: Callable) -> None:
+    robustness = summarise(two_models)
+    lines = (robustness.plain_columns, robustness.corruptions)
+    shown = [column.estimates[model] for line in lines for model in range(2) for column in line]
+    expected = [100 * found.value for found in shown if found]
+    assert len(expected) == 2 * (1 + 1 + 4 + 6)
+    assert list_bars(draw_robustness(robustness)) == pytest.approx(expected)
+    assert expected[0] == pytest.approx(100 * two_models[0].value)
+
+
+def test_whiskers_reach_the_bounds_of_the_interval(make_row: Callable, summarise: Callable) -> None:
+    figure = draw_robustness(summarise([make_row("clean", 0.6, low=0.5, high=0.65)]))
+    (axes,) = figure.axes
+    whiskers = [
+        bars for container in axes.containers if isinstance(container, ErrorbarContainer) for bars in container[2]
+    ]
+    ends = {tuple(np.round(segment[:, 1], 9)) for bars in whiskers for segment in bars.get_segments()}
+    assert ends == {(50.0, 65.0)}
+
+
+def test_curves_start_at_clean_and_have_gaps_where_a_severity_is_missing(make_model: Rows, summarise: Callable) -> None:
+    rows = [row for row in make_model(0.8, ["fog"], {}) if row.condition != "fog/4"]
+    figure = draw_robustness(summarise(rows))
+    curve = next(axes.lines[0] for axes in figure.axes if axes.get_title() == "fog")
+    expected = [100 * next(r.value for r in rows if r.condition == c) for c in ("clean", "fog/1", "fog/2", "fog/3")]
+    heights = np.asarray(curve.get_ydata(), dtype=float)
+    assert heights[:4] == pytest.approx(expected)
+    assert np.isnan(heights[4]) and np.isfinite(heights[5])
+
+
+def test_what_is_missing_is_named_not_drawn_as_zero(make_model: Rows, summarise: Callable) -> None:
+    rows = make_model(0.9) + make_model(0.8, variants={}, model="other", weights_digest="b")
+    figure = draw_robustness(summarise(rows))
+    assert [text for text, *_ in measure_texts(figure)].count("missing") == 4
+    assert len(list_bars(figure)) == 2 * (1 + 1 + 6) + 4
+    assert min(list_bars(figure)) > 0
+
+
+def test_a_pixmim_model_has_its_baselines_hue_darker_and_hatched(two_models: list, summarise: Callable) -> None:
+    base, own = choose_looks(summarise(two_models).subjects)
+    assert (base.hatch, bool(own.hatch)) == ("", True)
+    colours = [np.array(matplotlib.colors.rgb_to_hsv(matplotlib.colors.to_rgb(look.colour))) for look in (base, own)]
+    assert colours[0][0] == pytest.approx(colours[1][0], abs=1e-6)
+    assert colours[1][2] < colours[0][2]
+
+
+def test_eight_models_have_eight_colours_and_nine_are_refused(make_model: Rows, summarise: Callable) -> None:
+    def make(count: int) -> Robustness:
+        models = ({"model": f"m{m}", "weights_digest": f"{m}", "method": f"x{m}"} for m in range(count))
+        return summarise([row for model in models for row in make_model(0.5, ["fog"], {}, **model)])
+
+    assert len({look.colour for look in choose_looks(make(8).subjects)}) == 8
+    with pytest.raises(InputError, match="at most 8, found 9"):
+        draw_robustness(make(9))
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+@pytest.mark.parametrize(
+    ("models", "corruptions", "variants"),
+    [(1, ("fog",), {}), (2, FIFTEEN[::3], None), (8, FIFTEEN, IMAGENET), (3, FIFTEEN + EXTRA, IMAGENET)],
+)
+def test_no_text_is_clipped_small_or_in_anothers_way(
+    models: int, corruptions: tuple, variants: dict | None, columns: int, make_model: Rows, summarise: Callable
+) -> None:
+    rows = []
+    for model in range(models):
+        name = f"a_vision_transformer_base_patch16_224.fine_tuned_in1k_number_{model}"
+        made = make_model(1 - 0.1 * model, corruptions, variants, model=name, weights_digest=f"{model}", n=5000)
+        masked = ("imagenet-a", "imagenet-r")
+        rows += [replace(row, metric="top1_masked200") if row.condition in masked else row for row in made]
+    figure = draw_robustness(summarise(rows), columns=columns)
+    texts = measure_texts(figure)
+    page = figure.bbox
+    assert [text for text, box, _ in texts if box.x0 < 0 or box.y0 < 0 or box.x1 > page.x1 or box.y1 > page.y1] == []
+    assert min(size for *_, size in texts) >= 7
+    overlapping = [
+        (first[0], second[0])
+        for first, second in combinations(texts, 2)
+        if min(first[1].x1, second[1].x1) - max(first[1].x0, second[1].x0) > 1
+        and min(first[1].y1, second[1].y1) - max(first[1].y0, second[1].y0) > 1
+    ]
+    assert overlapping == []
+
+
+def test_the_caption_says_what_was_measured_and_how(two_models: list[ResultRow], summarise: Callable) -> None:
+    rows = [replace(row, n=300) if row.condition == "sketch" else row for row in two_models]
+    figure = draw_robustness(summarise(rows))
+    caption = " ".join(figure.texts[-1].get_text().split())
+    assert "shapes16-val" in caption
+    assert "n = 1,024 (clean, corruptions, cue-conflict, rendition, hard), 300 (sketch)" in caption
+    assert "source=generated" in caption and "parameters=tiny-imagenet-c" in caption
+    assert "100 − mean_error_6" in caption
+
+
+def test_a_metric_that_is_not_the_axiss_stands_under_its_bars(make_row: Callable, summarise: Callable) -> None:
+    rows = [make_row("clean", 0.9), make_row("imagenet-a", 0.2, metric="top1_masked200")]
+    (axes,) = draw_robustness(summarise(rows)).axes
+    assert axes.get_ylabel() == "top-1 accuracy (%)"
+    labels = [label.get_text().replace("\n", "") for label in axes.get_xticklabels()]
+    assert labels == ["clean", "imagenet-a(masked200)"]
+
+
+def test_equal_rows_give_equal_bytes(two_models: list[ResultRow], as_frame: Frame, tmp_path: Path) -> None:
+    rows = as_frame(two_models)
+    first, second = (write_figures(rows, tmp_path / name) for name in "ab")
+    assert [path.relative_to(tmp_path / "a").as_posix() for path in first] == [
+        "figures/robustness.png",
+        "figures/robustness.pdf",
+    ]
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+    with Image.open(first[0]) as image:
+        assert image.width == 1400  # 7 inches at 200 dots
+    assert first[1].read_bytes().startswith(b"%PDF")
+
+
+def test_mixed_sources_become_two_figures(make_row: Callable, as_frame: Frame, tmp_path: Path) -> None:
+    rows = [
+        make_row(f"fog/{severity}", 0.5, protocol=f"head=own;source={source}")
+        for source in ("generated", "files")
+        for severity in range(1, 6)
+    ]
+    written = write_figures(as_frame(rows), tmp_path, columns=1)
+    assert {path.name for path in written if path.suffix == ".png"} == {
+        "robustness-source-files-one-column.png",
+        "robustness-source-generated-one-column.png",
+    }
+
+
+def test_lines_and_labels_break_evenly() -> None:
+    assert [len(line) for line in wrap_items(range(15), 8)] == [8, 7]
+    assert [len(line) for line in wrap_items(range(9), 8)] == [5, 4]
+    assert wrap_items([], 8) == []
+    assert wrap_label("jpeg compression", 0.8) == ["jpeg", "compression"]
+    assert wrap_label("mae_vit_base_patch16_224", 0.8) == ["mae_vit_base_", "patch16_224"]
+    assert "".join(wrap_label("x" * 50, 0.8)) == "x" * 50
