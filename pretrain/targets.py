@@ -127,12 +127,11 @@ class LowFrequency:
             self._tables[key] = _Tables(self.passband(height, width), images.device)
         tables = self._tables[key]
         with torch.autocast(images.device.type, enabled=False):
-            offset = torch.tensor(self._offset, device=images.device)[:, None, None]
-            parts = tables.filter(images.float().reshape(batch * channels, height, width))
-            parts = parts.reshape(batch, channels, -1, height, width)
-            real = parts[:, :, 0].add_(offset) if tables.passes_dc else parts[:, :, 0]
-            modulus = torch.hypot(real, parts[:, :, 1]) if tables.complex_inverse else real.abs()
-            return modulus.sub_(offset)
+            offset = torch.tensor(self._offset, device=images.device)
+            planes = images.float().reshape(batch * channels, height, width)
+            real, *imaginary = tables.filter(planes, offset.repeat(batch))
+            modulus = imaginary[0].square_().addcmul_(real, real).sqrt_() if imaginary else real.abs_()
+            return modulus.reshape(images.shape).sub_(offset[:, None, None])
 
 
 class _Tables:
@@ -140,73 +139,116 @@ class _Tables:
 
     A real image x is described by its sums against cos/sin of k rows times cos/sin of l columns, k, l >= 0. The four
     bins (+-k, +-l) of the filter then mix these sums with the weights below (w = 1 for frequencies that are their own
-    negative, else 2, counts each bin once).
+    negative, else 2, counts each bin once). Frequencies stand in two groups, even and odd: half a period on, an even
+    wave repeats and an odd one changes sign, so sums and differences of the image's halves are all that is multiplied
+    (one radix-2 step, which halves the work). An axis of odd length has one group.
     """
 
     def __init__(self, passband: Tensor, device: torch.device) -> None:
         height, width = passband.shape
-        rows = _frequencies(passband.any(dim=1))
-        columns = _frequencies(passband.any(dim=0))
-        self.row_table = _table(rows, height).to(device, torch.float32)
-        self.column_table = _table(columns, width).to(device, torch.float32)
+        rows, columns = _frequencies(passband.any(dim=1)), _frequencies(passband.any(dim=0))
+        self.row_tables = _build_tables(rows, height).to(device, torch.float32)
+        self.column_tables = _build_tables(columns, width).to(device, torch.float32)
+        row, column = rows[:, None, :, None], columns[None, :, None, :]
 
         def bins(row_sign: int, column_sign: int) -> Tensor:
-            return passband[(row_sign * rows)[:, None] % height, (column_sign * columns)[None, :] % width].double()
+            return passband[(row_sign * row) % height, (column_sign * column) % width].double()
 
-        count = _multiplicity(rows, height)[:, None] * _multiplicity(columns, width)[None, :]
+        count = _multiplicity(row, height) * _multiplicity(column, width)
         scale = count / (4 * height * width)
         same, opposite = (bins(1, 1), bins(-1, -1)), (bins(1, -1), bins(-1, 1))
         even = [(pair[0] + pair[1]) * scale for pair in (same, opposite)]
         odd = [(pair[0] - pair[1]) * scale for pair in (same, opposite)]
         weights = torch.stack((even[0] + even[1], even[0] - even[1], odd[0] + odd[1], odd[0] - odd[1]))
-        self.weights = weights.to(device, torch.float32)
+        self.weights = weights.to(device, torch.float32)[:, :, :, None]  # [4, row groups, column groups, 1, K, L]
         self.complex_inverse = bool(weights[2:].any())
-        self.passes_dc = bool(passband[0, 0])
 
-    def filter(self, images: Tensor) -> Tensor:
-        """[n, H, W] -> [n, 2, H, W], real and imaginary part of the filtered images ([n, 1, H, W] if always real)."""
-        half_rows, half_columns = self.row_table.shape[1] // 2, self.column_table.shape[1] // 2
-        sums = self.row_table.T @ (images @ self.column_table)
-        cos_cos, cos_sin = sums[:, :half_rows].split(half_columns, dim=2)
-        sin_cos, sin_sin = sums[:, half_rows:].split(half_columns, dim=2)
+    def filter(self, images: Tensor, offsets: Tensor) -> list[Tensor]:
+        """[n, H, W] plus a constant each, offsets [n] -> real and imaginary part of the filtered images, [n, H, W]
+        each; the real one alone if the other is zero for every image."""
+        count, height, width = images.shape
+        columns = _split(images, len(self.column_tables), axis=-1).flatten(1, 2) @ self.column_tables
+        columns = columns.unflatten(1, (count, height))
+        sums = self.row_tables.mT[:, None, None] @ _split(columns, len(self.row_tables), axis=-2)
+        sums[0, 0, :, 0, 0] += offsets * (height * width)
+        filtered = []
+        for part in self._mix(sums):
+            columns = _join(self.row_tables[:, None, None] @ part, axis=-2)
+            joined = _join(columns.flatten(1, 2) @ self.column_tables.mT, axis=-1)
+            filtered.append(joined.unflatten(0, (count, height)))
+        return filtered
+
+    def _mix(self, sums: Tensor) -> list[Tensor]:
+        """The filter on sums [row groups, column groups, n, 2 K, 2 L]."""
+        half_rows, half_columns = self.row_tables.shape[2] // 2, self.column_tables.shape[2] // 2
+        cos_cos, cos_sin = sums[..., :half_rows, :].split(half_columns, dim=-1)
+        sin_cos, sin_sin = sums[..., half_rows:, :].split(half_columns, dim=-1)
         even_sum, even_difference, odd_sum, odd_difference = self.weights
-        parts = [
-            (
-                even_sum * cos_cos - even_difference * sin_sin,
-                even_sum * cos_sin + even_difference * sin_cos,
-                even_sum * sin_cos + even_difference * cos_sin,
-                even_sum * sin_sin - even_difference * cos_cos,
-            )
-        ]
-        if self.complex_inverse:
-            parts.append(
-                (
-                    -odd_sum * sin_cos - odd_difference * cos_sin,
-                    odd_difference * cos_cos - odd_sum * sin_sin,
-                    odd_sum * cos_cos - odd_difference * sin_sin,
-                    odd_difference * sin_cos + odd_sum * cos_sin,
-                )
-            )
-        mixed = torch.stack(
-            [torch.cat((torch.cat((cc, cs), 2), torch.cat((sc, ss), 2)), 1) for cc, cs, sc, ss in parts], dim=1
+        real = (
+            even_sum * cos_cos - even_difference * sin_sin,
+            even_sum * cos_sin + even_difference * sin_cos,
+            even_sum * sin_cos + even_difference * cos_sin,
+            even_sum * sin_sin - even_difference * cos_cos,
         )
-        return (self.row_table @ mixed) @ self.column_table.T
+        parts = [real]
+        if self.complex_inverse:
+            imaginary = (
+                -odd_sum * sin_cos - odd_difference * cos_sin,
+                odd_difference * cos_cos - odd_sum * sin_sin,
+                odd_sum * cos_cos - odd_difference * sin_sin,
+                odd_difference * sin_cos + odd_sum * cos_sin,
+            )
+            parts.append(imaginary)
+        return [torch.cat((torch.cat((cc, cs), -1), torch.cat((sc, ss), -1)), -2) for cc, cs, sc, ss in parts]
 
 
 def _frequencies(passes: Tensor) -> Tensor:
-    """Absolute frequencies 0…largest that pass, of a bool [size] in torch.fft's order."""
+    """Absolute frequencies 0…largest that pass (or one more), of a bool [size] in torch.fft's order.
+
+    Returns:
+        [2, K], the even ones and the odd ones; [1, K] where size is odd.
+    """
     size = len(passes)
     index = torch.nonzero(passes)[:, 0]
-    return torch.arange(int(torch.minimum(index, size - index).max()) + 1)
+    count = int(torch.minimum(index, size - index).max()) + 1
+    if size % 2:
+        return torch.arange(count)[None]
+    return torch.arange(count + count % 2).reshape(-1, 2).T
 
 
-def _table(frequencies: Tensor, size: int) -> Tensor:
-    """[size, 2 K] float64: cosines of the K frequencies, then sines."""
-    turns = (torch.arange(size)[:, None] * frequencies[None, :]) % size  # exact in integers
+def _build_tables(frequencies: Tensor, size: int) -> Tensor:
+    """float64 [G, size / G, 2 K] for frequencies [G, K]: cosines of the frequencies, then sines."""
+    groups = len(frequencies)
+    turns = (torch.arange(size // groups)[:, None] * frequencies[:, None, :]) % size  # exact in integers
     angle = turns.double() * (2 * math.pi / size)
-    return torch.cat((angle.cos(), angle.sin()), dim=1)
+    return torch.cat((angle.cos(), angle.sin()), dim=2)
 
 
 def _multiplicity(frequencies: Tensor, size: int) -> Tensor:
-    """1 for frequencies that are their own negative (0 and size / 2), else 2."""
-    return torch.where((2 * frequencies) % size == 0, 1.0, 2.0).double()
+    """1 for frequencies that are their own negative (0 and size / 2), else 2; 0 beyond size / 2."""
+    counts = torch.where((2 * frequencies) % size == 0, 1.0, 2.0).double()
+    return torch.where(2 * frequencies > size, 0.0, counts)
+
+
+def _split(values: Tensor, groups: int, axis: int) -> Tensor:
+    """[groups, …]: sum and difference of the two halves along an axis, or the values themselves."""
+    if groups == 1:
+        return values[None]
+    first, second = values.chunk(2, dim=axis)
+    halves = first.new_empty((2, *first.shape))
+    torch.add(first, second, out=halves[0])
+    torch.sub(first, second, out=halves[1])
+    return halves
+
+
+def _join(groups: Tensor, axis: int) -> Tensor:
+    """The inverse of `_split`, up to a factor that the filter's weights hold."""
+    if len(groups) == 1:
+        return groups[0]
+    shape = list(groups.shape[1:])
+    shape[axis] *= 2
+    values = groups.new_empty(shape)
+    first, second = values.chunk(2, dim=axis)
+    torch.add(groups[0], groups[1], out=first)
+    torch.sub(groups[0], groups[1], out=second)
+    return values

@@ -1,0 +1,86 @@
+"""Published settings, number by number."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pixmim_eval.data.crops import CenterCrop, RandomResizedCrop, SimpleResizedCrop
+from pixmim_eval.data.shapes16 import manifest
+from pixmim_eval.training import scale_learning_rate
+from pretrain.methods.mae import build
+from pretrain.recipes import RECIPES, Recipe, build_crop, describe_method, get_recipe
+from pretrain.task import MaskedImageModeling
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("mae-vit-b16", 111_907_840), ("mae-vit-l16", 329_541_888), ("mae-vit-h14", 657_074_508)]
+)
+def test_models_have_the_published_number_of_parameters(name: str, parameters: int) -> None:
+    with torch.device("meta"):
+        model = build(get_recipe(name))
+    counted = sum(tensor.numel() for tensor in model.public_tensors().values())
+    assert counted == parameters
+
+
+def test_the_mae_recipe_holds_the_published_settings() -> None:
+    recipe = get_recipe("mae-vit-b16")
+    assert (recipe.patch, recipe.dim, recipe.depth, recipe.heads) == (16, 768, 12, 12)
+    assert (recipe.decoder_dim, recipe.decoder_depth, recipe.decoder_heads) == (512, 8, 16)
+    assert (recipe.batch_size, recipe.epochs, recipe.warmup_epochs, recipe.min_lr) == (4096, 800, 40, 0)
+    assert (recipe.beta1, recipe.beta2, recipe.weight_decay, recipe.mask_ratio) == (0.9, 0.95, 0.05, 0.75)
+    assert scale_learning_rate(recipe.base_lr, recipe.batch_size) == pytest.approx(2.4e-3)
+    assert build_crop(recipe) == RandomResizedCrop(224, scale=(0.2, 1.0))
+    assert recipe.normalise_target
+    assert not recipe.radius
+
+
+def test_pixmim_is_a_target_and_a_crop() -> None:
+    mae, pixmim = vars(get_recipe("mae-vit-b16")), vars(get_recipe("pixmim-mae-vit-b16"))
+    changed = {key: value for key, value in pixmim.items() if value != mae[key]}
+    assert changed == {"radius": 40.0, "crop": "src", "decay_tokens": False}
+    assert build_crop(get_recipe("pixmim-mae-vit-b16")) == SimpleResizedCrop(224, padding=4)
+
+
+def test_the_small_radius_is_the_same_share_of_the_band() -> None:
+    assert get_recipe("pixmim-mae-64px").radius / 32 == pytest.approx(40 / 112, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({}, "mae"),
+        ({"radius": 40.0, "crop": "src"}, "pixmim-mae"),
+        ({"radius": 40.0}, "mae+low-frequency"),
+        ({"crop": "src"}, "mae+src"),
+        ({"crop": "cc", "radius": 3.0}, "mae+low-frequency+cc"),
+    ],
+)
+def test_methods_are_named_by_what_differs(changes: dict[str, object], name: str) -> None:
+    assert describe_method(Recipe(**changes)) == name  # type: ignore[arg-type]
+
+
+def test_a_centre_crop_is_a_crop() -> None:
+    assert build_crop(Recipe(crop="cc")) == CenterCrop(224)
+
+
+def test_every_recipe_builds() -> None:
+    for recipe in RECIPES.values():
+        with torch.device("meta"):
+            build(recipe)
+        build_crop(recipe)
+
+
+@pytest.mark.parametrize(("name", "tokens_decayed"), [("mae-64px", True), ("pixmim-mae-64px", False)])
+def test_vectors_and_biases_are_not_decayed_and_tokens_as_published(name: str, tokens_decayed: bool) -> None:
+    data = manifest(variant="train", count=256)
+    task = MaskedImageModeling(get_recipe(name), data, device=torch.device("cpu"))
+    decayed, exempt = task.parameter_groups()
+    names = {id(parameter): key for key, parameter in task.model.named_parameters()}
+    assert len(decayed["params"]) + len(exempt["params"]) == len(names)
+    assert (decayed["weight_decay"], exempt["weight_decay"]) == (0.05, 0.0)
+    for parameter in decayed["params"]:
+        assert parameter.ndim >= 2
+    in_decayed = {names[id(parameter)] for parameter in decayed["params"]}
+    assert ("encoder.cls_token" in in_decayed) == ("decoder.mask_token" in in_decayed) == tokens_decayed
+    assert "encoder.blocks.0.attn.qkv.bias" not in in_decayed
