@@ -37,6 +37,7 @@ class Recipe:
         compile: torch.compile.
         seed: of everything random.
         save_every: epochs between checkpoints.
+        save_dtype: type of the numbers in checkpoints, "float32" or "float16" (half the size; state.pt stays exact).
         draw_every: epochs between reconstruction pictures; 0 for none.
         state_minutes: minutes between full training states.
         in_memory: keep images decoded in memory, on the GPU where there is one: "auto" (when they fit), "yes", "no".
@@ -71,6 +72,7 @@ class Recipe:
     compile: bool = False
     seed: int = 0
     save_every: int = 20
+    save_dtype: Literal["float32", "float16"] = "float32"
     draw_every: int = 100
     state_minutes: float = 10.0
     in_memory: Literal["auto", "yes", "no"] = "auto"
@@ -97,12 +99,12 @@ MAE_64 = Recipe(
     decoder_dim=64,
     decoder_depth=1,
     decoder_heads=2,
-    epochs=100,
+    epochs=30,
     batch_size=256,
     base_lr=1.5e-3,
-    warmup_epochs=5.0,
-    save_every=20,
-    draw_every=20,
+    warmup_epochs=3.0,
+    save_every=10,
+    draw_every=10,
     workers=2,
 )
 

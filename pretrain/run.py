@@ -22,7 +22,7 @@ from pretrain.recipes import RECIPES, Recipe, describe_method, get_recipe
 from pretrain.task import MaskedImageModeling
 
 # Fields that may change between a start and its resumption: they do not touch the numbers.
-FREE_FIELDS = {"save_every", "draw_every", "state_minutes", "workers"}
+FREE_FIELDS = {"save_every", "save_dtype", "draw_every", "state_minutes", "workers"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -113,6 +113,7 @@ class MaskedImageModeling:
             method=describe_method(recipe),
             epoch=epoch,
             recipe=dataclasses.asdict(recipe),
+            dtype=getattr(torch, recipe.save_dtype),
         )
 
     def draw(self, directory: Path, epoch: int) -> dict[str, Tensor]:
