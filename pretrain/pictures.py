@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from pixmim_eval.data.transforms import denormalize
@@ -14,6 +15,8 @@ from pretrain.methods.mae import Reconstruction
 from pretrain.targets import IMAGENET_MEAN, IMAGENET_STD, patchify, unpatchify
 
 GAP = 4  # pixels between pictures
+HEADER = 18  # pixels for the titles
+TITLES = ("input", "masked input", "prediction", "target")
 SCALE_TO = 128  # small images are enlarged to about this many pixels
 
 
@@ -45,9 +48,19 @@ def draw_reconstructions(
     pixels = pixels.repeat_interleave(factor, dim=-1).repeat_interleave(factor, dim=-2)
     rows = [torch.cat([_pad(panel) for panel in row], dim=2) for row in pixels]
     picture = torch.cat(rows, dim=1)
+    picture = torch.cat((_draw_titles(picture.shape[2]), picture), dim=1)
     with replace_atomically(path) as temporary:
         Image.fromarray(picture.permute(1, 2, 0).numpy()).save(temporary, format="PNG")
     return picture
+
+
+def _draw_titles(width: int) -> Tensor:
+    """The strip above the columns, uint8 [3, HEADER, width]."""
+    strip = Image.new("RGB", (width, HEADER), "white")
+    pen = ImageDraw.Draw(strip)
+    for column, title in enumerate(TITLES):
+        pen.text((column * width // len(TITLES) + 2, 3), title, fill="black")
+    return torch.from_numpy(np.array(strip)).permute(2, 0, 1)
 
 
 def _pad(panel: Tensor) -> Tensor:

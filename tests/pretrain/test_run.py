@@ -56,7 +56,7 @@ def test_a_run_makes_a_checkpoint_that_opens_a_log_and_a_picture(images: Path, t
     assert [step for step, *_ in trace] == list(range(20))
     assert trace[-1][1] < trace[0][1]
     with Image.open(tmp_path / "reconstruction-0004.png") as picture:
-        assert picture.size == (4 * (128 + 4), 6 * (128 + 4))
+        assert picture.size == (4 * (128 + 4), 18 + 6 * (128 + 4))
     assert list((tmp_path / "tensorboard").iterdir())
 
 

@@ -1,0 +1,123 @@
+"""The README's commands work: each is parsed, and run on small data where it needs no GPU and no network."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import analysis.run
+import pixmim_eval.run
+from pixmim_eval.models.checkpoints import ours
+from pixmim_eval.models.vit import Architecture, VisionTransformer
+from pixmim_eval.suites import SUITES
+from pretrain.recipes import RECIPES
+from pretrain.run import fill_recipe, parse_options
+from tests.references.mae import ReferenceMAE
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```\n(.*?)```", README, flags=re.DOTALL)
+COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.strip() and not line.startswith("#")]
+INLINE = re.findall(r"`(python -m [^`]+)`", README)
+
+
+def split(command: str) -> list[str]:
+    return shlex.split(command, comments=True)
+
+
+def find(program: str) -> list[list[str]]:
+    """The arguments of every command of the README that runs this module."""
+    words = [split(command) for command in COMMANDS + INLINE]
+    return [line[line.index(program) + 1 :] for line in words if program in line]
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which the README's files exist, small: PATH, a run with a checkpoint, and an official checkpoint."""
+    generator = np.random.default_rng(0)
+    for part in ("train", "val"):
+        for name in ("n01440764", "n02084071"):
+            folder = tmp_path / "PATH" / part / name
+            folder.mkdir(parents=True)
+            for number in range(3):
+                Image.fromarray(generator.integers(0, 256, (20, 20, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+    size = Architecture(patch=8, dim=24, depth=1, heads=2)
+    ours.write(
+        tmp_path / "runs" / "pixmim" / "epoch-0001.safetensors",
+        VisionTransformer(16, size).state_dict(),
+        architecture=size,
+        image_size=16,
+        method="pixmim-mae",
+        epoch=1,
+        recipe={},
+    )
+    with torch.device("meta"):
+        shapes = {key: value.shape for key, value in ReferenceMAE(224, 16, 768, 12, 12, 32, 1, 2).state_dict().items()}
+    zeros = {key: torch.zeros(1).expand(shape) for key, shape in shapes.items()}  # 1 number a tensor on disk
+    torch.save({"model": zeros}, tmp_path / "mae_pretrain_vit_base.pth")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PIXMIM_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def test_the_two_commands_are_targets_of_the_makefile() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = [split(command)[1] for command in COMMANDS if command.startswith("make ")]
+    assert targets == ["demo", "test"]
+    for target in targets:
+        assert re.search(rf"^{target}:.*install", makefile, flags=re.MULTILINE)
+
+
+def test_pretraining_commands_name_recipes_and_fields_that_exist() -> None:
+    found = find("pretrain.run")
+    assert found
+    for arguments in found:
+        recipe = fill_recipe(parse_options(arguments))
+        assert recipe.batch_size % (8 * recipe.accumulate) == 0
+
+
+def test_all_recipes_and_suites_are_named() -> None:
+    assert all(f"`{name}`" in README for name in RECIPES)
+    assert all(name in README for name in SUITES)
+
+
+def test_evaluation_commands_run(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = [arguments for arguments in find("pixmim_eval.run") if "--suite" in arguments]
+    assert len(found) >= 4
+    for arguments in found:
+        if "--model" in arguments:  # its weights would be downloaded
+            pixmim_eval.run._parse_suite(arguments)
+            continue
+        assert pixmim_eval.run.main([*arguments, "--dry-run"]) == 0, capsys.readouterr().err
+        assert "forward passes" in capsys.readouterr().out
+
+
+def test_commands_on_rows_run(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    suite = next(arguments for arguments in find("pixmim_eval.run") if "runs/pixmim/epoch-*.safetensors" in arguments)
+    assert pixmim_eval.run.main([*suite, "--workers", "0", "--device", "cpu"]) == 0
+    capsys.readouterr()
+    views = [arguments for arguments in find("pixmim_eval.run") if arguments[0] == "rows"]
+    assert views
+    for arguments in views:
+        assert pixmim_eval.run.main(arguments) == 0
+        assert "mean_error_6" in capsys.readouterr().out
+    drawn = find("analysis.run")
+    assert {arguments[0] for arguments in drawn} == {"figures", "tables"}
+    for arguments in drawn:
+        if "--runs" in arguments:
+            assert analysis.run.main(arguments) == 0
+    assert list((workspace / "reports" / "figures").glob("*.png"))
+    assert list((workspace / "reports" / "tables").glob("*.md"))
+
+
+def test_files_that_the_readme_points_to_exist() -> None:
+    links = re.findall(r"\]\((?!https?:)([^)]+)\)", README)
+    assert links
+    for link in links:
+        assert (ROOT / link).exists(), link
