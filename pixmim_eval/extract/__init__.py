@@ -1,0 +1,176 @@
+"""Model × manifest → features or predictions, one forward pass an image, cached by content."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from pixmim_eval.errors import InputError
+from pixmim_eval.extract.passes import ImagePass, identify_model, pool_tokens
+from pixmim_eval.extract.processes import one_thread, process_rank, share, wait_for_all
+from pixmim_eval.extract.store import cache_dir, load_outputs
+from pixmim_eval.files import write_atomic
+from pixmim_eval.models.heads import LinearHead, choose_pooling
+from pixmim_eval.results import hash_parts
+from pixmim_eval.seeds import derive_seed, uniform
+from pixmim_eval.types import FeatureSet, Manifest, Model, PredictionSet, SuiteConfig
+
+__all__ = [
+    "cache_dir",
+    "extract_features",
+    "identify_model",
+    "predict",
+    "prepare_classifier",
+    "process_rank",
+    "require_train",
+    "select_head_rows",
+    "select_rows",
+    "share",
+    "wait_for_all",
+]
+
+HEAD_IMAGES = 4096
+HEAD_IMAGES_PER_CLASS = 100
+_SMALL_PROBLEM = 10**8  # multiplications of a head with its training set, below which threads only wait for each other
+
+
+def select_rows(manifest: Manifest, count: int | None) -> np.ndarray:
+    """At most `count` rows that stand for the whole data set: one from each of `count` equal stretches in label order.
+
+    Where in its stretch a row lies is random but fixed, as equal steps would pick every row from the same few classes
+    or textures of a data set that cycles through them.
+
+    Returns:
+        int64, sorted; all rows where count is None or not less than their number.
+    """
+    total = len(manifest)
+    if count is None or count >= total:
+        return np.arange(total)
+    edges = np.arange(count + 1) * total // count
+    jitter = uniform(derive_seed("rows"), torch.arange(count), 1, dtype=torch.float64)[:, 0].numpy()
+    places = edges[:-1] + (jitter * np.diff(edges)).astype(np.int64)
+    return np.sort(np.argsort(manifest.labels, kind="stable")[places])
+
+
+def select_head_rows(manifest: Manifest, limit: int | None) -> np.ndarray:
+    """Rows that a linear head is fitted on: 4,096 images, or 100 a class where that is more, and no more than limit."""
+    count = max(HEAD_IMAGES, HEAD_IMAGES_PER_CLASS * len(manifest.label_space.classes))
+    return select_rows(manifest, count if limit is None else min(count, limit))
+
+
+def predict(
+    model: Model, manifest: Manifest, *, config: SuiteConfig, corruption: tuple[str, int] | None = None
+) -> PredictionSet:
+    """Logits of a model with a classifier, from the cache where they are there.
+
+    Args:
+        model: has `classify`; see prepare_classifier for one that lacks it.
+        manifest: the data set; config.limit picks its rows (see select_rows).
+        config: of the run.
+        corruption: (name, severity) applied to the uint8 images after the evaluation geometry, or None.
+
+    Returns:
+        Logits float32 [N, K] (float16 above 1 GiB) in the order of the model's classes; read-only, memory-mapped.
+
+    Raises:
+        ValueError: the model has no classifier.
+        InputError: an image cannot be read and config.on_bad_image is "stop".
+        FloatingPointError: logits are not finite.
+    """
+    classify = model.classify
+    if classify is None:
+        raise ValueError(f"{model.name} has no classifier: use the model that prepare_classifier returns")
+    rows = select_rows(manifest, config.limit)
+    images = ImagePass(model, manifest, rows, config, lambda batch: {"logits": classify(batch)}, "logits", corruption)
+    stored = load_outputs(images)
+    return PredictionSet(stored.index, stored.labels, stored.arrays["logits"], stored.skipped)
+
+
+def extract_features(
+    model: Model, manifest: Manifest, *, config: SuiteConfig, rows: np.ndarray | None = None
+) -> dict[str, FeatureSet]:
+    """Every pooling of an encoder's tokens from one forward pass, from the cache where they are there.
+
+    Args:
+        model: only its encoder is used.
+        manifest: the data set.
+        config: of the run.
+        rows: int64, the rows to use, sorted; by default those that config.limit picks.
+
+    Returns:
+        "cls" (where there is a class token) and "mean" (of the patch tokens) -> features [N, D], float32, or float16
+        where float32 would take more than 1 GiB; read-only, memory-mapped.
+
+    Raises:
+        InputError: an image cannot be read and config.on_bad_image is "stop".
+        FloatingPointError: features are not finite.
+    """
+    stored = load_outputs(_pass_for_features(model, manifest, config, rows))
+    return {
+        pooling: FeatureSet(stored.index, stored.labels, features, stored.skipped)
+        for pooling, features in stored.arrays.items()
+    }
+
+
+def _pass_for_features(model: Model, manifest: Manifest, config: SuiteConfig, rows: np.ndarray | None) -> ImagePass:
+    encoder = model.encoder
+    rows = select_rows(manifest, config.limit) if rows is None else rows
+    bare = replace(model, classify=None, label_space=None)  # features do not depend on them
+    return ImagePass(bare, manifest, rows, config, lambda batch: pool_tokens(encoder, batch), "pooled")
+
+
+def prepare_classifier(model: Model, config: SuiteConfig) -> tuple[Model, dict[str, str]]:
+    """A model that classifies, and what the protocol of its rows says about how.
+
+    A model with a classifier comes back as it is. An encoder gets a linear head fitted on the data set of role train
+    (cached by content), with the pooling and the penalty chosen on a part of that set.
+
+    Raises:
+        InputError: a head is needed, and there is no role train.
+    """
+    if model.classify is not None:
+        return model, {"head": "own", "pooling": "own"}
+    train = require_train(model, config)
+    head = _load_head(model, train, config)
+    encoder = model.encoder
+    fitted = replace(
+        model,
+        digest=hash_parts(model.digest, head.digest),
+        classify=lambda images: head(pool_tokens(encoder, images)[head.pooling]),
+        label_space=train.label_space,
+    )
+    return fitted, {"head": head.name, "pooling": head.pooling}
+
+
+def require_train(model: Model, config: SuiteConfig) -> Manifest:
+    """The data set that a head for this model is fitted on. Raises InputError where there is none."""
+    if "train" not in config.data:
+        raise InputError(
+            "classifier of model " + model.name,
+            expected="a model with a classifier, or a data set to fit a linear head on",
+            found="an encoder without one, and no data set of role train",
+            where="--data",
+            fix="Give the training images: --data train=PATH.",
+        )
+    return config.data["train"]
+
+
+def _load_head(model: Model, train: Manifest, config: SuiteConfig) -> LinearHead:
+    rows = select_head_rows(train, config.limit)
+    key = hash_parts("head", _pass_for_features(model, train, config, rows).key, config.seed)
+    file = cache_dir() / "heads" / f"{key}.npz"
+    if not share(file.exists()):
+        features = extract_features(model, train, config=config, rows=rows)
+        if process_rank()[0] == 0:
+            candidates = {pooling: stored.features for pooling, stored in features.items()}
+            classes = len(train.label_space.classes)
+            labels = features["mean"].labels
+            small = features["mean"].features.size * classes < _SMALL_PROBLEM
+            with one_thread() if small else nullcontext():
+                head = choose_pooling(candidates, labels, classes, seed=config.seed, device=config.device)
+            write_atomic(file, head.to_bytes())
+        wait_for_all()
+    return LinearHead.from_bytes(file.read_bytes())

@@ -1,0 +1,63 @@
+"""Several processes as one: under torchrun each takes a share and the first publishes. Threads likewise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+import torch.distributed as group
+from torch import Tensor
+
+Value = TypeVar("Value")
+Split = Callable[[Callable[..., Value], Tensor, Tensor], list[Value]]
+
+
+def process_rank() -> tuple[int, int]:
+    """(rank, number of processes); (0, 1) where there is one."""
+    if group.is_available() and group.is_initialized():
+        return group.get_rank(), group.get_world_size()
+    return 0, 1
+
+
+def share(value: Value) -> Value:
+    """The first process's value, in every process."""
+    if process_rank()[1] == 1:
+        return value
+    box = [value]
+    group.broadcast_object_list(box)
+    return box[0]
+
+
+def wait_for_all() -> None:
+    """Return when every process has come here."""
+    if process_rank()[1] > 1:
+        group.barrier()
+
+
+@contextmanager
+def one_thread() -> Iterator[int]:
+    """Torch's operations use one thread inside; gives how many they used before."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def split_over_threads(device: torch.device) -> Iterator[Split]:
+    """Gives a function that applies another to parts of a batch, and returns what it gave for each part, in order.
+
+    On the CPU each of torch's threads takes one part through the whole model. Threads that share every operation, as
+    torch has it by default, wait for each other a thousand times a batch: small models gain nothing, and where other
+    programs use the cores they become ten times slower.
+    """
+    if device.type != "cpu":
+        yield lambda function, images, index: [function(images, index)]
+        return
+    with one_thread() as threads, ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        yield lambda function, images, index: list(pool.map(function, images.chunk(threads), index.chunk(threads)))

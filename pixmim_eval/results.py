@@ -1,0 +1,207 @@
+"""Result rows on disk: one JSON file a condition, written whole or not at all; everything else is a view of them.
+
+After a crash a reader sees the files of finished conditions and nothing else: a file gets its name only once its bytes
+are on the disk. This module never imports torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, fields
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pixmim_eval.errors import InputError
+from pixmim_eval.files import write_atomic
+from pixmim_eval.types import Estimate, Manifest, Model, ResultRow, SuiteConfig
+
+COLUMNS = tuple(field.name for field in fields(ResultRow))
+_KINDS: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (float, int),
+    "int | None": (int, type(None)),
+}
+_TYPES = {field.name: _KINDS[str(field.type)] for field in fields(ResultRow)}
+_COLUMN_TYPES = {"str": "str", "int": "int64", "float": "float64", "int | None": "Int64"}
+_DTYPES = {field.name: _COLUMN_TYPES[str(field.type)] for field in fields(ResultRow)}
+_PACKAGES = ("pixmim-eval", "torch", "torchvision", "timm", "numpy", "pillow")
+
+
+def hash_parts(*parts: object) -> str:
+    """16 hex digits of strings, numbers and nested tuples of them; equal exactly where their reprs are."""
+    return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
+
+
+def format_protocol(**settings: str | int | float) -> str:
+    """ "key=value;key=value", sorted by key, as ResultRow.protocol wants it."""
+    return ";".join(f"{key}={settings[key]}" for key in sorted(settings))
+
+
+def name_subset(manifest: Manifest, limit: int | None) -> str:
+    """Which rows of a manifest a limited run uses: "all", or e.g. "spread-1000" (see extract.select_rows)."""
+    return "all" if limit is None or limit >= len(manifest) else f"spread-{limit}"
+
+
+@cache
+def list_versions() -> str:
+    """Versions of the packages that numbers may depend on, "package=version;…", found without importing them."""
+    return ";".join(f"{package}={_find_version(package)}" for package in _PACKAGES)
+
+
+def _find_version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # a source tree that was never installed
+        return "not-installed"
+
+
+def make_row(
+    model: Model,
+    manifest: Manifest,
+    estimate: Estimate,
+    *,
+    suite: str,
+    condition: str,
+    metric: str,
+    protocol: str,
+    config: SuiteConfig,
+    skipped: int = 0,
+) -> ResultRow:
+    """A result row: who was measured on what, how, and when.
+
+    Args:
+        model: the model as loaded (not the one with a fitted head: rows carry the digest of the checkpoint's weights).
+        manifest: the data set that was scored.
+        estimate: the number.
+        suite, condition, metric: their names.
+        protocol: see format_protocol.
+        config: of the run.
+        skipped: unreadable images left out.
+    """
+    return ResultRow(
+        run=config.run,
+        model=model.name,
+        weights_digest=model.digest,
+        method=model.method,
+        epoch=model.epoch,
+        suite=suite,
+        dataset=manifest.name,
+        dataset_digest=manifest.digest,
+        subset=name_subset(manifest, config.limit),
+        condition=condition,
+        protocol=protocol,
+        metric=metric,
+        value=float(estimate.value),
+        low=float(estimate.low),
+        high=float(estimate.high),
+        n=int(estimate.n),
+        unit=estimate.unit,
+        skipped=skipped,
+        seed=config.seed,
+        versions=list_versions(),
+        time=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+class RunFolder:
+    """The result rows of a run: DIR/rows/SUITE-MODEL-CONDITION-KEY.json, one file a finished condition.
+
+    Args:
+        path: the run's folder DIR; nothing is made before the first write.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows = path / "rows"
+        self._keys = {_key_of(file) for file in self.files()}
+
+    def files(self) -> list[Path]:
+        """The files of finished conditions, by name."""
+        return sorted(file for file in self.rows.glob("*.json") if not file.name.startswith("."))
+
+    def has(self, key: str) -> bool:
+        """Whether the condition with this key (see hash_parts) is done."""
+        return key in self._keys
+
+    def write(self, key: str, rows: Sequence[ResultRow]) -> Path:
+        """Store the rows of one condition, all or none, and return their file."""
+        first = rows[0]
+        words = "-".join((first.suite, first.model, first.condition))
+        slug = re.sub(r"[^A-Za-z0-9_.]+", "-", words).strip("-.")[:120]
+        file = self.rows / f"{slug}-{key}.json"
+        content = {"key": key, "rows": [asdict(row) for row in rows]}
+        write_atomic(file, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+        self._keys.add(key)
+        return file
+
+    def read(self, keys: Collection[str] | None = None) -> list[ResultRow]:
+        """Stored rows, file by file in order of name: all, or those of some conditions, in the order of their keys.
+
+        Raises:
+            InputError: naming a file that is not one of ours.
+        """
+        files = self.files()
+        if keys is not None:
+            by_key = {_key_of(file): file for file in files}
+            files = [by_key[key] for key in keys if key in by_key]
+        return [row for file in files for row in _read_file(file)]
+
+
+def _key_of(file: Path) -> str:
+    return file.stem.rpartition("-")[2]
+
+
+def _read_file(file: Path) -> list[ResultRow]:
+    try:
+        rows = json.loads(file.read_bytes())["rows"]
+        return [_check_row(row) for row in rows]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            "a file of result rows",
+            expected='JSON {"key": …, "rows": [{…}]} with every field of ResultRow',
+            found=f"{type(error).__name__}: {error}",
+            where=str(file),
+            fix="Delete the file and run the same command again: only its condition is computed anew.",
+        ) from error
+
+
+def _check_row(row: dict[str, Any]) -> ResultRow:
+    """A row whose numbers are numbers. Raises ValueError, TypeError or KeyError otherwise."""
+    wrong = [name for name in COLUMNS if type(row[name]) not in _TYPES[name]]
+    if wrong:
+        raise ValueError(f"field {wrong[0]} is {row[wrong[0]]!r}")
+    return ResultRow(**row)
+
+
+def read_rows(directory: Path) -> pd.DataFrame:
+    """Every stored row of a run folder, as a data frame.
+
+    Args:
+        directory: what `--out` named.
+
+    Returns:
+        Columns are the fields of ResultRow in order: text as str, epoch as Int64, value, low and high as float64, n,
+        skipped and seed as int64.
+
+    Raises:
+        InputError: the folder has no rows, or a file in it is not one of ours.
+    """
+    rows = RunFolder(directory).read()
+    if not rows:
+        raise InputError(
+            "result rows",
+            expected="at least one file rows/*.json",
+            found="none",
+            where=str(directory),
+            fix=f"Make some: python -m pixmim_eval.run --suite robustness --out {directory}",
+        )
+    return pd.DataFrame([asdict(row) for row in rows], columns=list(COLUMNS)).astype(_DTYPES)

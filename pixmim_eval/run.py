@@ -1,0 +1,307 @@
+"""The evaluation command: `python -m pixmim_eval.run --suite NAME …`, and `… rows DIR` to print what is stored."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pixmim_eval.errors import InputError
+from pixmim_eval.results import RunFolder, read_rows
+from pixmim_eval.types import Model, ResultRow, SuiteConfig
+
+if TYPE_CHECKING:  # torch takes seconds to import: printing rows and help must not wait for it
+    from pixmim_eval.suites import EvaluationSuite
+
+DONE, BAD_INPUT, PARTIAL = 0, 2, 4
+DEFAULT_OUT, DEFAULT_REPORTS = Path("runs/evaluation"), Path("reports")
+_RECOVERABLE = (RuntimeError, FloatingPointError)  # out of memory, a model that gives NaN: other conditions can go on
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0 done, 2 bad input, 4 some conditions failed."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if words[:1] == ["rows"]:
+            return print_rows(_parse_rows(words[1:]))
+        return run_suite(_parse_suite(words))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+
+
+def _parse_suite(words: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m pixmim_eval.run",
+        description="Evaluate models and store one result row a number. A run that was stopped goes on where it was.",
+        epilog="Stored rows as CSV: python -m pixmim_eval.run rows DIR [--json]",
+    )
+    parser.add_argument("--suite", required=True, metavar="NAME", help="what to measure, e.g. robustness")
+    parser.add_argument(
+        "--checkpoint",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FILE|GLOB",
+        help="pretrained checkpoints; without this and --model, the two small ones that ship with the package",
+    )
+    parser.add_argument(
+        "--model",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="TIMM_NAME",
+        help="timm models; one name together with --checkpoint is the architecture of those files",
+    )
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="[ROLE=]PATH",
+        help="data sets by role (no role: val); default builtin:shapes16, all roles",
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help=f"run folder (default {DEFAULT_OUT})")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--limit", type=_positive, metavar="N", help="at most N images of each data set")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random (default 0)")
+    parser.add_argument(
+        "--batch-size", type=_positive, default=128, metavar="N", help="changes no result (default 128)"
+    )
+    parser.add_argument("--workers", type=_natural, default=2, metavar="N", help="decoding processes (default 2)")
+    parser.add_argument("--on-bad-image", choices=("stop", "skip"), default="stop", help="skip counts it on the row")
+    parser.add_argument("--dry-run", action="store_true", help="print what is done and what is missing, and stop")
+    return parser.parse_args(words)
+
+
+def _parse_rows(words: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m pixmim_eval.run rows", description="Print every stored row.")
+    parser.add_argument("directory", type=Path, metavar="DIR", help="run folder")
+    parser.add_argument("--json", action="store_true", help="a JSON array of objects instead of CSV")
+    return parser.parse_args(words)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, found {text}")
+    return value
+
+
+def _natural(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 on, found {text}")
+    return value
+
+
+def print_rows(options: argparse.Namespace) -> int:
+    """Print every stored row of a run folder: CSV, or a JSON array of objects."""
+    rows = read_rows(options.directory)
+    if options.json:
+        print(json.dumps([asdict(row) for row in RunFolder(options.directory).read()], indent=1))
+    else:
+        print(rows.to_csv(index=False), end="")
+    return DONE
+
+
+def run_suite(options: argparse.Namespace) -> int:
+    """Load what the command line names, evaluate it, print a summary and draw the suite's figures and tables."""
+    from pixmim_eval.extract import process_rank
+    from pixmim_eval.models.catalog import load_models
+    from pixmim_eval.suites import load_suite
+    from pixmim_eval.suites.roles import open_data
+
+    suite = load_suite(options.suite)
+    out = options.out or DEFAULT_OUT
+    with join_processes(choose_device(options.device)) as device:
+        first = process_rank()[0] == 0
+        models = load_models(options.checkpoint, options.model)
+        _check_models(models)
+        for model in models:
+            model.encoder.to(device)
+        config = SuiteConfig(
+            data=open_data(options.data, suite, with_train=any(model.classify is None for model in models)),
+            device=device,
+            limit=options.limit,
+            seed=options.seed,
+            batch_size=options.batch_size,
+            workers=options.workers,
+            on_bad_image=options.on_bad_image,
+            run=out.resolve().name,
+        )
+        tasks = plan_tasks(suite, models, config, RunFolder(out))
+        if options.dry_run:
+            if first:
+                print_plan(suite, tasks, config, out)
+            return DONE
+        failures = evaluate(suite, tasks, config, RunFolder(out))
+    if not first:
+        return DONE
+    return report_results(tasks, failures, out, DEFAULT_REPORTS if options.out is None else out / "reports")
+
+
+def _check_models(models: Sequence[Model]) -> None:
+    if not models:
+        raise InputError(
+            "models",
+            expected="at least one",
+            found="none, and no shipped checkpoints",
+            where="--checkpoint, --model",
+            fix="Name one: --checkpoint FILE or --model TIMM_NAME.",
+        )
+
+
+def report_results(tasks: Sequence[Task], failures: Sequence[str], out: Path, reports: Path) -> int:
+    """Print a summary of what is stored, draw its figures and tables, and return the exit code."""
+    folder = RunFolder(out)
+    print_summary(folder.read([task.key for task in tasks]))
+    print(f"rows: {folder.rows}")
+    for failure in failures:
+        print(f"failed: {failure}", file=sys.stderr)
+    drawn = draw_reports(out, reports)
+    return PARTIAL if failures or not drawn else DONE
+
+
+def choose_device(name: str) -> str:
+    """ "cpu" or "cuda". Raises InputError where cuda is asked for and there is none."""
+    import torch
+
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise InputError(
+            "device", expected="a CUDA device", found="none", where="--device", fix="Use --device cpu, or auto."
+        )
+    return "cuda" if available and name != "cpu" else "cpu"
+
+
+@contextmanager
+def join_processes(device: str) -> Iterator[str]:
+    """Join the group of processes that torchrun started, if any, and leave it at the end; gives the device."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield device
+        return
+    import torch
+
+    if device == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    torch.distributed.init_process_group("nccl" if device == "cuda" else "gloo")
+    try:
+        yield device
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@dataclass(frozen=True)
+class Task:
+    """One condition of one model, and whether its rows are stored."""
+
+    model: Model
+    condition: str
+    key: str
+    done: bool
+
+
+def plan_tasks(suite: EvaluationSuite, models: Sequence[Model], config: SuiteConfig, folder: RunFolder) -> list[Task]:
+    """Every condition of every model, condition by condition, so that models share the images in memory."""
+    from pixmim_eval.extract import share
+    from pixmim_eval.suites import compute_key
+
+    pairs = [(model, condition) for condition in suite.conditions(config) for model in models]
+    keys = share([compute_key(suite, model, condition, config) for model, condition in pairs])
+    done = share([folder.has(key) for key in keys])
+    return [Task(*pair, key, known) for pair, key, known in zip(pairs, keys, done, strict=True)]
+
+
+def evaluate(suite: EvaluationSuite, tasks: Sequence[Task], config: SuiteConfig, folder: RunFolder) -> list[str]:
+    """Do the missing tasks, storing the rows of each before the next begins, and return what failed and why.
+
+    Raises:
+        InputError: at the first bad input; what was stored before stays.
+    """
+    from pixmim_eval.extract import process_rank
+    from pixmim_eval.progress import progress
+
+    rank, world_size = process_rank()
+    failures: list[str] = []
+    missing = [task for task in tasks if not task.done]
+    if rank == 0 and len(missing) < len(tasks):
+        print(f"{len(tasks) - len(missing)} of {len(tasks)} conditions are done already", file=sys.stderr)
+    with progress(description=suite.name, total=len(missing), unit="condition", quiet=rank > 0) as bar:
+        for task in missing:
+            try:
+                rows = suite.run(task.model, task.condition, config)
+            except _RECOVERABLE as error:
+                if world_size > 1:  # the other processes wait for this one: torchrun ends them all
+                    raise
+                failures.append(f"{task.condition} of {task.model.name}: {type(error).__name__}: {error}")
+                continue
+            if rank == 0:
+                folder.write(task.key, rows)
+            bar.update()
+    return failures
+
+
+def print_plan(suite: EvaluationSuite, tasks: Sequence[Task], config: SuiteConfig, out: Path) -> None:
+    """What a run would do: models, data sets, conditions done and missing, images through models."""
+    models = {task.model.name: task.model for task in tasks}
+    passes = {
+        (task.model.name, name): images
+        for task in tasks
+        if not task.done
+        for name, images in suite.count_images(task.model, task.condition, config).items()
+    }
+    print(f"suite {suite.name} -> {out}")
+    for model in models.values():
+        classifier = "own classifier" if model.classify else "a linear head is fitted"
+        epoch = "unknown" if model.epoch is None else model.epoch
+        print(f"model {model.name}: method {model.method}, epoch {epoch}, weights {model.digest}, {classifier}")
+    for role, manifest in config.data.items():
+        print(f"data {role}: {manifest.name}, n = {len(manifest)}, digest {manifest.digest}")
+    missing = [task for task in tasks if not task.done]
+    print(f"conditions: {len(tasks)} = {len(tasks) - len(missing)} done + {len(missing)} missing")
+    for condition in dict.fromkeys(task.condition for task in missing):
+        waiting = [task.model.name for task in missing if task.condition == condition]
+        print(f"missing {condition}: {', '.join(waiting)}")
+    print(f"forward passes: at most {sum(passes.values())} images (cached outputs are not computed again)")
+
+
+def print_summary(rows: Sequence[ResultRow]) -> None:
+    """A table of models by conditions without a severity, per cent with 95 % intervals."""
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = [row for row in rows if "/" not in row.condition]
+    columns = list(dict.fromkeys((row.condition, row.metric) for row in shown))
+    table = Table("model", *(f"{condition}\n{metric} %" for condition, metric in columns))
+    for model in dict.fromkeys(row.model for row in shown):
+        cells = {(row.condition, row.metric): row for row in shown if row.model == model}
+        table.add_row(model, *(_format_cell(cells.get(column)) for column in columns))
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 240)
+    console.print(table)
+
+
+def _format_cell(row: ResultRow | None) -> str:
+    if row is None:
+        return "–"
+    return f"{100 * row.value:.1f} [{100 * row.low:.1f}, {100 * row.high:.1f}]"
+
+
+def draw_reports(out: Path, reports: Path) -> bool:
+    """Let the analysis draw figures and tables of a run folder, and say where they are; whether all went well."""
+    analysis = importlib.import_module("analysis.run")  # by name: analysis stands above this package
+    done = True
+    for view in ("figures", "tables"):
+        done &= analysis.main([view, "--runs", str(out), "--out", str(reports)]) == DONE
+    return done
+
+
+if __name__ == "__main__":
+    sys.exit(main())
