@@ -35,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
+    except BrokenPipeError:  # whoever reads the output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PARTIAL
 
 
 def _parse_suite(words: Sequence[str]) -> argparse.Namespace:
@@ -234,7 +237,7 @@ def evaluate(suite: EvaluationSuite, tasks: Sequence[Task], config: SuiteConfig,
     missing = [task for task in tasks if not task.done]
     if rank == 0 and len(missing) < len(tasks):
         print(f"{len(tasks) - len(missing)} of {len(tasks)} conditions are done already", file=sys.stderr)
-    with progress(description=suite.name, total=len(missing), unit="condition", quiet=rank > 0) as bar:
+    with progress(description=suite.name, total=len(missing), unit="condition", quiet=rank > 0 or not missing) as bar:
         for task in missing:
             try:
                 rows = suite.run(task.model, task.condition, config)
