@@ -21,6 +21,11 @@ def replace_atomically(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the new name must outlive a power cut as well
+        finally:
+            os.close(folder)
     finally:
         temporary.unlink(missing_ok=True)
 

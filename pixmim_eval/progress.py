@@ -41,5 +41,6 @@ def progress(
         maxinterval=10.0 if terminal else 60.0,
         dynamic_ncols=terminal,
         leave=not terminal,
+        bar_format=None if terminal else "{l_bar}{bar:10}{r_bar}\n",
         unit_scale=True,
     )

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
+from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -22,6 +24,8 @@ from pixmim_eval.files import replace_atomically, write_atomic
 from pixmim_eval.progress import progress
 from pixmim_eval.seeds import derive_seed
 from pixmim_eval.types import Batch
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True)
@@ -78,41 +82,67 @@ class Task(Protocol):
     def draw(self, directory: Path, epoch: int) -> dict[str, Tensor]: ...
 
 
-def build_fabric(device: str = "auto", precision: str = "auto") -> Fabric:
+class Autocast(MixedPrecision):
+    """Mixed precision inside operators only: Fabric would round the inputs too, and with them targets and masks."""
+
+    def convert_input(self, data: Any) -> Any:
+        """Inputs as they are."""
+        return data
+
+
+def build_fabric(device: str = "auto", precision: Precision = "auto") -> Fabric:
     """Lightning Fabric on one device, or on all that torchrun started.
 
     Args:
         device: "auto" (a GPU where there is one), "cpu" or "cuda".
-        precision: "auto", "fp32", "bf16" or "fp16". "auto" is bf16 where the processor or GPU computes in it.
+        precision: see `resolve_precision`.
 
     Raises:
         InputError: cuda asked for and absent, or fp16 on the CPU.
     """
+    device, precision = resolve_device(device), resolve_precision(device, precision)
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    nodes = int(os.environ.get("WORLD_SIZE", "1")) // local
+    strategy = DDPStrategy(broadcast_buffers=False) if local * nodes > 1 else "auto"  # buffers are constant tables
+    kind: dict[str, Any] = {"precision": "32-true"}
+    if precision != "fp32":
+        kind = {"plugins": [Autocast("bf16-mixed" if precision == "bf16" else "16-mixed", device)]}
+    fabric = Fabric(accelerator=device, devices=local, num_nodes=nodes, strategy=strategy, **kind)
+    fabric.launch()
+    return fabric
+
+
+def resolve_device(device: str) -> str:
+    """ "cpu" or "cuda" for "auto", "cpu" or "cuda". Raises InputError where cuda is asked for and absent."""
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError(
             "device", expected="a CUDA GPU", found="none", where="--device cuda", fix="Take --device cpu or auto."
         )
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+def resolve_precision(device: str, precision: Precision) -> Precision:
+    """ "fp32", "bf16" or "fp16" for these or "auto", which is bf16 where the processor or GPU computes in it.
+
+    Raises:
+        InputError: fp16 on the CPU.
+    """
+    device = resolve_device(device)
     if precision == "auto":
-        precision = "bf16" if computes_bfloat16(device) else "fp32"
+        return "bf16" if computes_bfloat16(device) else "fp32"
     if precision == "fp16" and device == "cpu":
         raise InputError(
             "precision", expected="fp32 or bf16 on the CPU", found="fp16", where="--precision", fix="Take fp32."
         )
-    mode: Any = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[precision]
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    nodes = int(os.environ.get("WORLD_SIZE", "1")) // local
-    strategy = "ddp" if local * nodes > 1 else "auto"
-    fabric = Fabric(accelerator=device, devices=local, num_nodes=nodes, precision=mode, strategy=strategy)
-    fabric.launch()
-    return fabric
+    return precision
 
 
 def computes_bfloat16(device: str) -> bool:
     """Whether bf16 products run at full speed: Ampere or later, AVX-512 BF16 or AMX; emulation does not count."""
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # private in torch, so they may be absent
+    return any(getattr(torch.cpu, test, lambda: False)() for test in tests)
 
 
 def scale_learning_rate(base: float, batch_size: int) -> float:
@@ -153,6 +183,7 @@ class _Loop:
         module: Any = torch.compile(task.module) if settings.compile else task.module
         self.module, self.optimizer = fabric.setup(module, optimizer)
         self.step = self._load_state()
+        self._check_steps()
         self.last_saved = time.monotonic()
         if fabric.is_global_zero:
             truncate_log(directory / "log.jsonl", self.step)
@@ -187,7 +218,8 @@ class _Loop:
             self.step += 1
             bar.set_postfix(epoch=epoch + 1, loss=f"{loss:.4f}", refresh=False)
             bar.update(self.settings.batch_size)
-            if time.monotonic() - self.last_saved > 60 * self.settings.state_minutes:
+            late = time.monotonic() - self.last_saved > 60 * self.settings.state_minutes
+            if late and self.step % self.steps_per_epoch:  # after an epoch, its checkpoint comes before the state
                 self._save_state()
 
     def _run_step(self, batches: Iterator[Batch], epoch: int, rate: float) -> float:
@@ -222,10 +254,10 @@ class _Loop:
         last = epoch == self.settings.epochs
         if last or epoch % self.settings.save_every == 0:
             self.task.save_checkpoint(self.directory, epoch)
+        self._save_state()
         if self.settings.draw_every and (last or epoch % self.settings.draw_every == 0):
             self.task.module.eval()
             logs.write_images(self.step, self.task.draw(self.directory, epoch))
-        self._save_state()
 
     def _save_state(self) -> None:
         self.last_saved = time.monotonic()
@@ -247,8 +279,23 @@ class _Loop:
         state = torch.load(path, map_location="cpu", weights_only=True)
         self.task.module.load_state_dict(state["module"])
         self.optimizer.optimizer.load_state_dict(state["optimizer"])
-        self.fabric.strategy.precision.load_state_dict(state["precision"])
+        if state["precision"]:  # empty where the state was saved without a gradient scaler
+            self.fabric.strategy.precision.load_state_dict(state["precision"])
         return int(state["step"])
+
+    def _check_steps(self) -> None:
+        """Every process must go on from the same step."""
+        if self.fabric.world_size == 1:
+            return
+        steps = cast(Tensor, self.fabric.all_gather(torch.tensor(self.step))).tolist()
+        if len(set(steps)) > 1:
+            raise InputError(
+                "training state",
+                expected="the same step in every process",
+                found=f"steps {sorted(set(steps))}",
+                where=str(self.directory / "state.pt"),
+                fix="Put --out on a disk that all nodes share.",
+            )
 
     def _report_non_finite(self, value: float, batches: list[Batch], epoch: int) -> None:
         """Save the state before the step and name the batch; the parameters have not been touched yet."""
@@ -257,6 +304,7 @@ class _Loop:
         content = {"loss": str(value), "step": self.step, "epoch": epoch, "images": rows}
         write_atomic(report, json.dumps(content, indent=1).encode())
         self._save_state()
+        self.fabric.barrier()  # or torchrun ends the process that is still saving
         raise NonFiniteLossError(
             f"loss: expected a finite number, found {value} at step {self.step} (epoch {epoch + 1}); "
             f"first images of the batch: {', '.join(rows[:3])} (all in {report}). The state before this step is in "

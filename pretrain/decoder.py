@@ -69,7 +69,7 @@ class Decoder(nn.Module):
         seen = self.embed(latent)
         cls = seen[:, :1] + cls_position
         visible = seen[:, 1:] + gather_rows(positions, masking.visible)
-        unseen = gather_rows(self.mask_token.to(seen.dtype) + positions, masking.masked).to(seen.dtype)
+        unseen = gather_rows(self.mask_token + positions, masking.masked)
         return torch.cat((cls, visible, unseen), dim=1)
 
 

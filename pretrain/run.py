@@ -16,13 +16,15 @@ from rich.table import Table
 from pixmim_eval.data import open_manifest
 from pixmim_eval.errors import InputError, NonFiniteLossError
 from pixmim_eval.files import write_atomic
-from pixmim_eval.training import TrainingSettings, build_fabric, scale_learning_rate, train
+from pixmim_eval.training import TrainingSettings, build_fabric, resolve_precision, scale_learning_rate, train
 from pixmim_eval.types import Manifest
-from pretrain.recipes import RECIPES, Recipe, describe_method, get_recipe
+from pretrain.recipes import RECIPES, Recipe, check_recipe, describe_method, get_recipe
 from pretrain.task import MaskedImageModeling
 
 # Fields that may change between a start and its resumption: they do not touch the numbers.
 FREE_FIELDS = {"save_every", "save_dtype", "draw_every", "state_minutes", "workers"}
+# After a loss that was not finite these may change too: the run would only meet it again.
+RESCUE_FIELDS = {"base_lr", "min_lr", "precision"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -90,10 +92,12 @@ def pretrain(recipe: Recipe, data: str, directory: Path, *, device: str = "auto"
         InputError: bad settings or data, or a folder that holds another run.
         NonFiniteLossError: see training.train.
     """
+    check_recipe(recipe)
+    recipe = dataclasses.replace(recipe, precision=resolve_precision(device, recipe.precision))  # goes on record
     manifest = open_manifest(data, role="train", labelled=False)
     fabric = build_fabric(device, recipe.precision)
     if fabric.is_global_zero:
-        claim_directory(directory, recipe, manifest)
+        claim_directory(directory, recipe, manifest, on_bad_image)
     fabric.barrier()
     task = MaskedImageModeling(
         recipe,
@@ -125,18 +129,27 @@ def build_settings(recipe: Recipe) -> TrainingSettings:
     )
 
 
-def claim_directory(directory: Path, recipe: Recipe, manifest: Manifest) -> None:
-    """Write recipe.json, or check that the folder's run has the same settings and data.
+def claim_directory(directory: Path, recipe: Recipe, manifest: Manifest, on_bad_image: str) -> None:
+    """Write recipe.json, or check that the folder's run has the same settings and data; clear what a kill left.
+
+    Settings that change after a loss that was not finite are kept: the former ones in recipe-before-STEP.json.
 
     Raises:
         InputError: the folder holds a run with other settings; the first differences are named.
     """
     path = directory / "recipe.json"
-    settings = dataclasses.asdict(recipe) | {"data": manifest.name, "data_digest": manifest.digest}
-    if path.exists():
+    of_data = {"data": manifest.name, "data_digest": manifest.digest, "on_bad_image": on_bad_image}
+    settings = dataclasses.asdict(recipe) | of_data
+    for leftover in directory.glob(".*.tmp"):
+        leftover.unlink()
+    if path.exists() and (directory / "state.pt").exists():
         before = json.loads(path.read_text())
         changed = [key for key in settings if key not in FREE_FIELDS and before.get(key) != settings[key]]
-        if changed:
+        report = directory / "nonfinite-rank0.json"
+        if report.exists() and set(changed) <= RESCUE_FIELDS:
+            step = json.loads(report.read_text())["step"]
+            write_atomic(directory / f"recipe-before-{step}.json", path.read_bytes())
+        elif changed:
             raise InputError(
                 "run folder",
                 expected="; ".join(f"{key} = {before.get(key)}" for key in changed[:3]),

@@ -111,7 +111,6 @@ class LowFrequency:
             squares.append(torch.fft.ifftshift((torch.arange(size, dtype=torch.float64) - middle) ** 2))
         return squares[0][:, None] + squares[1][None, :] <= self.radius**2
 
-    @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """Filter images.
 
@@ -121,6 +120,11 @@ class LowFrequency:
         Returns:
             float32 [B, 3, H, W], normalised; computed in float32 whatever the autocast state.
         """
+        return self._filter(images)
+
+    @torch.compiler.disable  # the tables are built at the first call, which a compiled graph cannot hold
+    @torch.no_grad()
+    def _filter(self, images: Tensor) -> Tensor:
         batch, channels, height, width = images.shape
         key = (height, width, images.device)
         if key not in self._tables:

@@ -45,7 +45,7 @@ class MaskedImageModeling:
         rank: int = 0,
         on_bad_image: str = "stop",
     ) -> None:
-        self.recipe, self.manifest, self.device = recipe, manifest, device
+        self.recipe, self.manifest, self.device, self.on_bad_image = recipe, manifest, device, on_bad_image
         self.preprocessing = Preprocessing(size=recipe.image_size, resize=recipe.image_size)
         torch.manual_seed(derive_seed(recipe.seed, "weights"))
         self.model = METHODS[recipe.method](recipe)
@@ -92,11 +92,14 @@ class MaskedImageModeling:
 
     def inputs(self, batch: Batch, epoch: int) -> tuple[Tensor, ...]:
         """Normalised images, and the noise that masks each (depends on seed, epoch and image alone)."""
-        images = normalize(
-            batch.images.to(self.device, non_blocking=True), self.preprocessing.mean, self.preprocessing.std
-        )
-        noise = uniform(derive_seed(self.recipe.seed, "mask", epoch), batch.index.to(self.device), self.model.patches)
-        return images, noise
+        return self._normalise(batch), self._draw_noise(batch, "mask", epoch)
+
+    def _normalise(self, batch: Batch) -> Tensor:
+        images = batch.images.to(self.device, non_blocking=True)
+        return normalize(images, self.preprocessing.mean, self.preprocessing.std)
+
+    def _draw_noise(self, batch: Batch, *purpose: str | int) -> Tensor:
+        return uniform(derive_seed(self.recipe.seed, *purpose), batch.index.to(self.device), self.model.patches)
 
     def describe_rows(self, batches: list[Batch]) -> list[str]:
         """Keys of the images in these batches."""
@@ -119,12 +122,20 @@ class MaskedImageModeling:
     def draw(self, directory: Path, epoch: int) -> dict[str, Tensor]:
         """reconstruction-NNNN.png: input, masked input, prediction and target of the same few images every time."""
         rows = np.linspace(0, len(self.manifest) - 1, PICTURED).astype(np.int64)
-        batch = next(evaluation_batches(self.manifest, self.preprocessing, rows=rows, batch_size=PICTURED, workers=0))
-        images, _ = self.inputs(batch, 0)
-        noise = uniform(derive_seed(self.recipe.seed, "picture"), batch.index.to(self.device), self.model.patches)
-        reconstruction = self.model.reconstruct(images, noise)
-        side = self.recipe.image_size // self.recipe.patch
-        picture = draw_reconstructions(
-            images, reconstruction, self.recipe.patch, (side, side), directory / f"reconstruction-{epoch:04d}.png"
+        batches = evaluation_batches(
+            self.manifest,
+            self.preprocessing,
+            rows=rows,
+            batch_size=PICTURED,
+            workers=0,
+            on_bad_image=self.on_bad_image,
         )
+        batch = next(batches, None)
+        if batch is None:  # every one of them was skipped as bad
+            return {}
+        images = self._normalise(batch)
+        reconstruction = self.model.reconstruct(images, self._draw_noise(batch, "picture"))
+        side = self.recipe.image_size // self.recipe.patch
+        path = directory / f"reconstruction-{epoch:04d}.png"
+        picture = draw_reconstructions(images, reconstruction, self.recipe.patch, (side, side), path)
         return {"reconstruction": picture}

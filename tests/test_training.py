@@ -195,6 +195,34 @@ def test_a_full_disk_leaves_the_last_state_whole(tmp_path: Path, monkeypatch: py
     assert trace(run(Regression(), tmp_path)) == trace(run(Regression(), tmp_path / "whole"))
 
 
+def test_a_checkpoint_that_could_not_be_written_is_written_by_the_next_start(tmp_path: Path) -> None:
+    class FullDisk(Regression):
+        def save_checkpoint(self, directory: Path, epoch: int) -> None:
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        run(FullDisk(), tmp_path)
+    again = Regression()
+    run(again, tmp_path)
+    assert again.saved == [2, 3]
+
+
+def test_mixed_precision_leaves_the_inputs_as_they_are(tmp_path: Path) -> None:
+    seen: list[torch.dtype] = []
+
+    class Watched(Squares):
+        def forward(self, inputs: Tensor) -> Tensor:
+            seen.extend((inputs.dtype, self.layer(inputs).dtype))
+            return super().forward(inputs)
+
+    task = Regression()
+    task.module = Watched()
+    task.parameter_groups = lambda: [{"params": list(task.module.parameters())}]  # type: ignore[method-assign]
+    train(build_fabric("cpu", "bf16"), task, replace(SETTINGS, epochs=1), tmp_path)
+    assert set(seen[::2]) == {torch.float32}
+    assert set(seen[1::2]) == {torch.bfloat16}
+
+
 def test_a_log_is_cut_at_the_step_of_the_state(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     path.write_text('{"step": 0}\n{"step": 1}\n{"step": 2}\n{"st')

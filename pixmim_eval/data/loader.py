@@ -7,6 +7,7 @@ number of processes, or of where the images are kept.
 from __future__ import annotations
 
 import logging
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -83,7 +84,7 @@ class TrainingLoader:
         device: where batches are wanted.
         workers: processes that decode; 0 decodes in this one.
         in_memory: "auto" where possible; "yes" raises where not; "no".
-        memory_budget_bytes: of the decoded images.
+        memory_budget_bytes: of the decoded images on one machine; on a GPU it is a quarter of its memory instead.
         on_bad_image: "stop" raises on the first; "skip" logs each and leaves it out of its batch.
 
     Raises:
@@ -118,6 +119,10 @@ class TrainingLoader:
         self.steps_per_epoch = len(manifest) // batch_size
         self._labels = torch.from_numpy(manifest.labels).to(self.device)
         self._decoded = np.zeros(len(manifest), dtype=bool)  # rows that are in memory
+        if self.device.type == "cuda":  # not what is free: all processes must decide alike
+            memory_budget_bytes = torch.cuda.get_device_properties(self.device).total_memory // 4
+        else:  # every process of this machine keeps its own copy
+            memory_budget_bytes //= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         self._images = None if in_memory == "no" else self._decode_all(in_memory == "yes", memory_budget_bytes)
 
     def batches(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
@@ -301,7 +306,7 @@ def _probe_shape(manifest: Manifest, budget: int, skip: bool) -> tuple[int, int]
             expected=f"at most {budget / 2**30:.1f} GiB",
             found=f"{len(manifest)} of {height} x {width} pixels, {len(manifest) * height * width * 3 / 2**30:.1f} GiB",
             where=manifest.name,
-            fix="Raise the memory budget, or read them from storage (in_memory no).",
+            fix="Read them from storage: --in-memory no.",
         )
     return height, width
 
@@ -327,7 +332,7 @@ def _check_choice(checked: str, value: str, choices: tuple[str, ...], where: str
 
 
 def _check_batch(batch_size: int, shares: int, count: int) -> None:
-    if batch_size < 1 or batch_size % shares:
+    if batch_size < 1 or shares < 1 or batch_size % shares:
         raise InputError(
             "batch size",
             expected=f"a multiple of processes x accumulation, {shares}",

@@ -72,12 +72,13 @@ def _from_checkpoint(checkpoint: Checkpoint) -> Model:
 
 
 def _name_apart(models: list[Model], paths: list[Path]) -> list[Model]:
-    """Names that differ: the method, else method and epoch, else with the folder and file."""
+    """Names that differ: the method, else with the epoch, else with folder and file, else with the weights' digest."""
     names = [model.name for model in models]
     if len(set(names)) < len(names):
         names = [f"{model.name}-{model.epoch}" if model.epoch is not None else model.name for model in models]
     counts = Counter(names)
-    return [
-        replace(model, name=name if counts[name] == 1 else f"{name}:{path.parent.name}/{path.stem}")
-        for model, name, path in zip(models, names, paths, strict=True)
-    ]
+    files = [f":{path.parent.name}/{path.stem}" for path in paths]
+    names = [name if counts[name] == 1 else name + file for name, file in zip(names, files, strict=True)]
+    counts = Counter(names)
+    names = [name if counts[name] == 1 else f"{name}@{m.digest[:6]}" for name, m in zip(names, models, strict=True)]
+    return [replace(model, name=name) for model, name in zip(models, names, strict=True)]

@@ -65,6 +65,14 @@ def load_timm(name: str, weights: Path | None = None) -> Model:
     if weights:
         network.load_state_dict(_match(find_tensors(read_checkpoint(weights)[0]), network.state_dict(), name, weights))
     settings = resolve_data_config(model=network)
+    if settings["crop_mode"] != "center" or settings["interpolation"] not in ("bicubic", "bilinear"):
+        raise InputError(
+            "evaluation geometry",
+            expected="a centre crop after a bicubic or bilinear resize",
+            found=f"crop mode {settings['crop_mode']}, {settings['interpolation']}",
+            where=f"timm's settings of {name}",
+            fix="This geometry is not supported: its numbers would not be the model's own.",
+        )
     size = settings["input_size"][-1]
     space = _find_label_space(network)
     encoder = TimmEncoder(network.eval().requires_grad_(False), size)

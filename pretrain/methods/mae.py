@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from pixmim_eval.models.vit import Architecture, VisionTransformer
 from pretrain.decoder import Decoder
-from pretrain.masking import Masking, gather_rows, mask_randomly
+from pretrain.masking import gather_rows, mask_randomly
 from pretrain.recipes import Recipe
 from pretrain.targets import LowFrequency, normalise_patches, patchify
 
@@ -93,11 +93,6 @@ class MaskedAutoencoder(nn.Module):
             variance, mean = torch.var_mean(target, dim=-1, keepdim=True)
             prediction = prediction * (variance + 1e-6).sqrt() + mean
         return Reconstruction(target=target, prediction=prediction, mask=masking.mask(), loss=loss)
-
-    def encode_visible(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Masking]:
-        """The encoder's tokens of the visible patches [B, 1 + V, D], and the masking."""
-        masking = mask_randomly(noise, self.mask_ratio)
-        return self.encoder(images, masking.visible), masking
 
     def _target_patches(self, images: Tensor) -> Tensor:
         """Target pixels of every patch, float32 [B, N, patch * patch * 3]."""

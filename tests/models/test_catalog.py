@@ -50,6 +50,13 @@ def test_runs_of_one_method_are_told_apart_by_their_folder(tmp_path: Path) -> No
     assert names == ["mae-5:a/epoch-0005", "mae-5:b/epoch-0005"]
 
 
+def test_runs_in_folders_of_one_name_are_told_apart_by_their_weights(tmp_path: Path) -> None:
+    paths = [write(tmp_path / seed / "mae" / "epoch-0005.safetensors", "mae", 5) for seed in ("a", "b")]
+    tensors = VisionTransformer(32, TINY).state_dict()
+    ours.write(paths[1], tensors, architecture=TINY, image_size=32, method="mae", epoch=5, recipe={})
+    assert len({model.name for model in load_models([str(path) for path in paths])}) == 2
+
+
 def test_a_glob_without_files_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected at least one file, found none"):
         load_models([f"{tmp_path}/*.safetensors"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import collections
 import os
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 
 from pixmim_eval.errors import InputError
 from pixmim_eval.models.checkpoints import load, ours
-from pixmim_eval.models.checkpoints.reading import digest_tensors, read_checkpoint
+from pixmim_eval.models.checkpoints.reading import digest_tensors, find_tensors, read_checkpoint
 from pixmim_eval.models.vit import Architecture
 from tests.references.mae import ReferenceMAE
 
@@ -94,6 +95,54 @@ def test_a_checkpoint_that_carries_code_is_refused_and_nothing_runs(tmp_path: Pa
     with pytest.raises(InputError, match=r"a call of posix\.system \(nothing was run\)"):
         load(path)
     assert not mark.exists()
+
+
+class Program(torch.nn.Module):
+    """A module whose TorchScript runs when it is loaded: __setstate__ writes a file."""
+
+    def __init__(self, mark: str) -> None:
+        super().__init__()
+        self.mark = mark
+        self.training = False
+
+    @torch.jit.export
+    def __getstate__(self) -> tuple[str, bool]:
+        return self.mark, self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[str, bool]) -> None:
+        self.mark = state[0]
+        self.training = state[1]
+        torch.from_file(self.mark, shared=True, size=4)
+
+    def forward(self) -> str:
+        return self.mark
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_a_torchscript_program_is_refused_and_does_not_run(tmp_path: Path) -> None:
+    mark, path = tmp_path / "ran", tmp_path / "program.pt"
+    torch.jit.script(Program(str(mark))).save(str(path))
+    mark.unlink(missing_ok=True)
+    with pytest.raises(InputError, match="a TorchScript program"):
+        load(path)
+    assert not mark.exists()
+
+
+def test_parameters_with_attributes_and_default_dicts_are_read(tmp_path: Path) -> None:
+    parameter = torch.nn.Parameter(torch.ones(3))
+    parameter.note = "kept by torch.save"  # type: ignore[attr-defined]
+    tensors = collections.defaultdict(list, {"weight": parameter, "buffer": torch.zeros(2, dtype=torch.float8_e5m2)})
+    torch.save({"state_dict": tensors, "range": range(3), "get": getattr}, tmp_path / "x.pth")
+    found = find_tensors(read_checkpoint(tmp_path / "x.pth")[0])
+    assert set(found) == {"weight", "buffer"}
+    assert torch.equal(found["weight"], torch.ones(3))
+
+
+def test_a_vit_with_learned_positions_is_not_called_mae(tmp_path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    assert load(save_official(tmp_path / "mae.pth", tensors), arch=TINY).method == "mae"
+    learned = tensors | {"pos_embed": torch.randn(1, 65, 48)}
+    assert load(save_official(tmp_path / "dino.pth", learned), arch=TINY).method == "vit"
 
 
 def test_objects_of_unknown_classes_are_inert(tmp_path: Path, tensors: dict[str, torch.Tensor]) -> None:

@@ -11,6 +11,7 @@ import torch
 from pixmim_eval.models.checkpoints.checkpoint import split_decoder
 from pixmim_eval.models.checkpoints.reading import find_tensors, read_checkpoint
 from pixmim_eval.models.vit import Architecture
+from pretrain.masking import mask_randomly
 from pretrain.methods.mae import MaskedAutoencoder
 from pretrain.targets import LowFrequency, normalise_patches, patchify
 from tests.references import low_frequency
@@ -52,7 +53,8 @@ def test_loss_and_predictions_equal_the_public_code(shared_data: Path, normalise
         golden = {key: torch.from_numpy(arrays[key]) for key in arrays}
     images, noise = golden["images"], golden["noise"]
     with torch.no_grad():
-        latent, masking = model.encode_visible(images, noise)
+        masking = mask_randomly(noise, 0.75)
+        latent = model.encoder(images, masking.visible)
         torch.testing.assert_close(model.encoder.pos_embed, golden["encoder_pos_embed"], rtol=0, atol=1e-7)
         torch.testing.assert_close(model.decoder.pos_embed, golden["decoder_pos_embed"], rtol=0, atol=1e-7)
         torch.testing.assert_close(latent, golden["latent"], rtol=0, atol=1e-4)
@@ -120,3 +122,10 @@ def test_new_weights_follow_the_published_initialisation() -> None:
     assert 0.95 * bound < patch.weight.abs().max() <= bound
     assert abs(model.encoder.cls_token.std().item() - 0.02) < 0.004
     assert abs(model.decoder.mask_token.std().item() - 0.02) < 0.005
+
+
+def test_a_compiled_model_gives_the_same_loss(inputs: tuple[torch.Tensor, torch.Tensor]) -> None:
+    torch.manual_seed(0)
+    model = MaskedAutoencoder(64, TINY, (32, 2, 2), low_frequency=LowFrequency(11.43))
+    compiled = torch.compile(model, backend="aot_eager")
+    torch.testing.assert_close(compiled(*inputs), model(*inputs), rtol=1e-5, atol=0)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from pixmim_eval.data.crops import CenterCrop, RandomResizedCrop, SimpleResizedCrop
 from pixmim_eval.data.shapes16 import manifest
+from pixmim_eval.errors import InputError
 from pixmim_eval.training import scale_learning_rate
 from pretrain.methods.mae import build
-from pretrain.recipes import RECIPES, Recipe, build_crop, describe_method, get_recipe
+from pretrain.recipes import RECIPES, Recipe, build_crop, check_recipe, describe_method, get_recipe
 from pretrain.task import MaskedImageModeling
 
 
@@ -84,3 +87,19 @@ def test_vectors_and_biases_are_not_decayed_and_tokens_as_published(name: str, t
     in_decayed = {names[id(parameter)] for parameter in decayed["params"]}
     assert ("encoder.cls_token" in in_decayed) == ("decoder.mask_token" in in_decayed) == tokens_decayed
     assert "encoder.blocks.0.attn.qkv.bias" not in in_decayed
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"save_every": 0}, "save-every"),
+        ({"accumulate": 0}, "accumulate"),
+        ({"mask_ratio": 0.0}, "mask-ratio"),
+        ({"mask_ratio": 0.999}, "mask-ratio"),
+        ({"decoder_heads": 3}, "decoder-dim"),
+        ({"epochs": 0}, "epochs"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused_before_anything_runs(changes: dict[str, Any], field: str) -> None:
+    with pytest.raises(InputError, match=f"--{field}"):
+        check_recipe(Recipe(**changes))

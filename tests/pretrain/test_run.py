@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -125,13 +126,38 @@ def test_a_loss_that_is_not_finite_exits_with_3_and_keeps_the_state(
     assert len(report["images"]) == 8
 
 
-def test_too_little_data_for_a_batch_is_bad_input(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*SMALL, "--data", str(images), "--batch-size", "64"]) == 2
+def test_a_run_goes_on_from_a_loss_that_was_not_finite_with_a_lower_rate(images: Path, tmp_path: Path) -> None:
+    arguments = [*SMALL, "--data", str(images), "--out", str(tmp_path), "--epochs", "2", "--warmup-epochs", "0"]
+    assert main([*arguments, "--base-lr", "1e30"]) == 3
+    assert main([*arguments, "--radius", "9"]) == 2  # another run all the same
+    assert main([*arguments, "--base-lr", "1e-20"]) == 0 or (tmp_path / "nonfinite-rank0.json").exists()
+    before = json.loads(next(tmp_path.glob("recipe-before-*.json")).read_text())
+    assert before["base_lr"] == 1e30
+    assert json.loads((tmp_path / "recipe.json").read_text())["base_lr"] == 1e-20
+
+
+def test_bad_images_can_be_skipped_and_do_not_stop_the_pictures(images: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    shutil.copytree(images, folder)
+    (folder / "000.png").write_bytes(b"not an image")
+    arguments = [*SMALL, "--data", str(folder), "--out", str(tmp_path / "run"), "--epochs", "1", "--draw-every", "1"]
+    assert main(arguments) == 2
+    assert main([*arguments, "--on-bad-image", "skip"]) == 0
+    with Image.open(tmp_path / "run" / "reconstruction-0001.png") as picture:
+        assert picture.size == (4 * (128 + 4), 18 + 5 * (128 + 4))
+
+
+def test_too_little_data_for_a_batch_is_bad_input_and_claims_no_folder(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*SMALL, "--data", str(images), "--out", str(tmp_path), "--epochs", "1"]
+    assert main([*arguments, "--batch-size", "64"]) == 2
     assert "at most the number of images, 40" in capsys.readouterr().err
+    assert main(arguments) == 0
 
 
 def test_a_path_without_images_is_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*SMALL, "--data", str(tmp_path / "nowhere")]) == 2
+    assert main([*SMALL, "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "run")]) == 2
     assert "error:" in capsys.readouterr().err
 
 

@@ -64,7 +64,7 @@ def build_encoder(
             expected=f"the encoder of {architecture}",
             found="; ".join(faults[:3]) + more,
             where=str(path),
-            fix="The file is of another architecture, or incomplete.",
+            fix="The file is of another architecture, is fine-tuned (not read yet), or is incomplete.",
         )
     encoder.load_state_dict({key: value.float() for key, value in tensors.items()}, assign=True)
     return encoder.requires_grad_(False).eval()

@@ -6,12 +6,13 @@ import math
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pixmim_eval.errors import InputError
 from pixmim_eval.models.checkpoints.checkpoint import Checkpoint, build_encoder, split_decoder
 from pixmim_eval.models.checkpoints.reading import digest_tensors
-from pixmim_eval.models.vit import ARCHITECTURES, Architecture
+from pixmim_eval.models.vit import ARCHITECTURES, Architecture, sincos_positions
 
 
 def recognises(tensors: dict[str, Tensor], _metadata: dict[str, Any]) -> bool:
@@ -23,7 +24,9 @@ def convert(path: Path, tensors: dict[str, Tensor], content: dict[str, Any], arc
     """The checkpoint as an encoder; see checkpoints.load."""
     encoder, decoder = split_decoder(tensors)
     architecture = arch or _infer_architecture(path, tensors)
-    image_size = math.isqrt(tensors["pos_embed"].shape[1] - 1) * architecture.patch
+    side = math.isqrt(tensors["pos_embed"].shape[1] - 1)
+    positions = sincos_positions(architecture.dim, side)  # MAE's are fixed; other ViTs with these keys learn theirs
+    image_size = side * architecture.patch
     epoch = content.get("epoch")
     return Checkpoint(
         path=path,
@@ -33,7 +36,7 @@ def convert(path: Path, tensors: dict[str, Tensor], content: dict[str, Any], arc
         architecture=architecture,
         image_size=image_size,
         decoder=decoder,
-        method="mae",
+        method="mae" if torch.allclose(encoder["pos_embed"].float(), positions, atol=1e-3) else "vit",
         epoch=epoch + 1 if isinstance(epoch, int) else None,  # the official trainer saves the index of the epoch
         normalised_target=getattr(content.get("args"), "norm_pix_loss", None),
     )

@@ -57,6 +57,11 @@ def recognises(_tensors: dict[str, Tensor], metadata: dict[str, Any]) -> bool:
 
 def convert(path: Path, tensors: dict[str, Tensor], content: dict[str, Any], arch: Architecture | None) -> Checkpoint:
     """The checkpoint as an encoder; see checkpoints.load."""
+    missing = [key for key in ("architecture", "image_size", "method", "epoch", "recipe") if key not in content]
+    if missing:
+        raise InputError(
+            "checkpoint", expected="a whole header", found=f"no {missing[0]}", where=str(path), fix="Make it again."
+        )
     architecture = Architecture(**content["architecture"])
     if arch not in (None, architecture):
         raise InputError(

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from pixmim_eval.errors import InputError
 
-_CODE_MODULES = "os posix nt subprocess sys runpy importlib shutil socket pty ctypes code marshal pickle webbrowser pip"
-_CODE = {*_CODE_MODULES.split(), "builtins", "__builtin__"}  # of builtins, the plain data types below are allowed
+# Nothing outside _ALLOWED is ever called; what stands here is not merely made inert, but makes the file refused.
+_CODE = {"os", "posix", "nt", "subprocess", "sys", "runpy", "importlib", "shutil", "socket", "pty", "ctypes", "pip"}
+_CODE_BUILTINS = {"eval", "exec", "compile", "open", "__import__", "breakpoint", "input"}
 _DATA_BUILTINS = {
     name: getattr(__import__("builtins"), name)
     for name in (
@@ -39,8 +40,14 @@ _DATA_BUILTINS = {
 }
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): collections.OrderedDict,
+    ("collections", "defaultdict"): lambda *_factory: {},
     ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
+    ("torch._utils", "_rebuild_tensor_v3"): torch._utils._rebuild_tensor_v3,
     ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
+    ("torch._utils", "_rebuild_parameter_with_state"): lambda data, *_state: data,
+    ("torch._tensor", "_rebuild_from_type_v2"): lambda rebuild, _kind, arguments, _state: rebuild(*arguments),
+    ("torch.storage", "UntypedStorage"): torch.UntypedStorage,
+    ("torch", "UntypedStorage"): torch.UntypedStorage,
     ("torch", "Size"): torch.Size,
     ("torch", "device"): torch.device,
     ("_codecs", "encode"): lambda text, _encoding: text.encode("latin1"),  # how pickle protocol 2 stores bytes
@@ -81,7 +88,7 @@ class _Unpickler(pickle.Unpickler):
             return _ALLOWED[module, name]
         if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
             return getattr(torch, name)
-        if module.split(".")[0] in _CODE:
+        if module.split(".")[0] in _CODE or (module in ("builtins", "__builtin__") and name in _CODE_BUILTINS):
             raise _CodeFoundError(f"{module}.{name}")
         return type(name, (Inert,), {"__module__": module})
 
@@ -113,6 +120,8 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     try:
+        if _is_torchscript(path):
+            _refuse(path, "tensors and plain data", "a TorchScript program (nothing was run)", "Save its state_dict().")
         content = torch.load(path, map_location="cpu", pickle_module=_INERT_PICKLE, weights_only=False)
     except _CodeFoundError as error:
         _refuse(path, "tensors and plain data", f"a call of {error} (nothing was run)", "Do not use this file.")
@@ -133,6 +142,15 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if not isinstance(content, dict):
         _refuse(path, "a dict of tensors", type(content).__name__, "Save the model's state_dict() instead.")
     return content, {}
+
+
+def _is_torchscript(path: Path) -> bool:
+    """Whether torch.load would hand the file to torch.jit, which runs code; asked of torch's own functions."""
+    with path.open("rb") as file:
+        if not torch.serialization._is_zipfile(file):
+            return False
+        with torch.serialization._open_zipfile_reader(file) as archive:
+            return torch.serialization._is_torchscript_zip(archive)
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
