@@ -173,4 +173,4 @@ def _load_head(model: Model, train: Manifest, config: SuiteConfig) -> LinearHead
                 head = choose_pooling(candidates, labels, classes, seed=config.seed, device=config.device)
             write_atomic(file, head.to_bytes())
         wait_for_all()
-    return LinearHead.from_bytes(file.read_bytes())
+    return LinearHead.from_bytes(file.read_bytes()).to(config.device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -47,10 +47,14 @@ class LinearHead:
     held_out_loss: float
 
     def __call__(self, features: Tensor) -> Tensor:
-        """Features [B, D] -> logits [B, K], in float32 on the features' device, autocast or not."""
+        """Features [B, D] -> logits [B, K], in float32, autocast or not."""
         with torch.autocast(features.device.type, enabled=False):
-            standard = (features.float() - self.mean.to(features.device)) / self.scale.to(features.device)
-            return standard @ self.weight.to(features.device).T + self.bias.to(features.device)
+            return (features.float() - self.mean) / self.scale @ self.weight.T + self.bias
+
+    def to(self, device: str) -> LinearHead:
+        """The head on a device; it takes features there."""
+        arrays = {name: getattr(self, name).to(device) for name in ("weight", "bias", "mean", "scale")}
+        return replace(self, **arrays)
 
     @property
     def name(self) -> str:

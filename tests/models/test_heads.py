@@ -141,3 +141,11 @@ def test_four_thousand_images_take_seconds() -> None:
     begin = time.perf_counter()
     fit_linear(features, labels, 16)
     assert time.perf_counter() - begin < 10  # 2 s on a quiet core; the bound only catches a wrong order of growth
+
+
+def test_autocast_around_a_head_takes_no_digit_from_it() -> None:
+    features, labels = make_problem(count=100)
+    head, inputs = fit_linear(features, labels, 5), torch.from_numpy(features)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(head(inputs), head.to("cpu")(inputs))
+    assert torch.equal(head(inputs), (inputs - head.mean) / head.scale @ head.weight.T + head.bias)
