@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+DEMO_RUN := --epochs 5 --save-every 5 --draw-every 5
 
 .PHONY: install demo test studies
 
@@ -15,10 +16,13 @@ install: .venv/.installed
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+# A model this small trains faster in two processes of one thread each than in one process after the other.
+demo: export OMP_NUM_THREADS = 1
 demo: install  ## two small models pretrained on generated images, then compared
-	$(BIN)/pixmim-pretrain --recipe mae-shapes16-demo --out runs/demo/mae
-	$(BIN)/pixmim-pretrain --recipe pixmim-mae-shapes16-demo --out runs/demo/pixmim-mae
-	$(BIN)/pixmim-eval --suite robustness --checkpoint 'runs/demo/*/last.safetensors' --out runs/demo/evaluation
+	$(BIN)/pixmim-pretrain --recipe mae-64px $(DEMO_RUN) --out runs/demo/mae & mae=$$!; \
+	$(BIN)/pixmim-pretrain --recipe pixmim-mae-64px $(DEMO_RUN) --out runs/demo/pixmim-mae && wait $$mae
+	env -u OMP_NUM_THREADS $(BIN)/pixmim-eval --suite robustness --checkpoint 'runs/demo/*/epoch-*.safetensors' \
+		--out runs/demo/evaluation
 
 test: export OMP_NUM_THREADS = 1
 test: install  ## style, types and every test that is not a study
