@@ -197,7 +197,7 @@ def test_a_dry_run_says_what_is_missing_and_does_nothing(
     assert f"conditions: {2 * CONDITIONS} = 0 done + {2 * CONDITIONS} missing" in plan
     images = 2 * (24 + 11 * 24 + 4 * 24)  # head, clean and cells, variants
     assert f"at most {images} images" in plan
-    assert "data val: shapes16-val, n = 1024, digest" in plan
+    assert "data val: shapes16-val, n = 768, digest" in plan
     assert f"model first: method mae, epoch 5, weights {make_models()[0].digest}, a linear head is fitted" in plan
     assert not Path("out").exists() and not (tmp_path / "cache").exists() and not reports
     with monkeypatch.context() as patch:

@@ -358,7 +358,7 @@ def test_the_manifest_reads_what_render_gives() -> None:
 
 def test_default_counts() -> None:
     counts = [len(shapes16.manifest(variant)) for variant in shapes16.VARIANTS]
-    assert counts == [16384, 1024, 1024, 1024, 1024, 1024]
+    assert counts == [16384, 768, 768, 768, 768, 768]
 
 
 def test_the_digest_changes_with_all_that_changes_the_images() -> None:
@@ -371,7 +371,7 @@ def test_the_digest_changes_with_all_that_changes_the_images() -> None:
     ]
     assert len({manifest.digest for manifest in manifests}) == 5
     assert all(re.fullmatch("[0-9a-f]{16}", manifest.digest) for manifest in manifests)
-    assert manifests[0].digest == shapes16.manifest("val", count=1024).digest
+    assert manifests[0].digest == shapes16.manifest("val", count=768).digest
 
 
 def test_a_wrong_variant_is_answered_with_the_nearest_names() -> None:

@@ -16,7 +16,7 @@ from pixmim_eval.errors import InputError
 from pixmim_eval.types import LabelSpace, Manifest
 
 COUNTS = {"train": 16384}
-"""Default number of images of a variant; 1024 where not listed."""
+"""Default number of images of a variant; 768 where not listed."""
 
 SIZES = (16, 224)
 """Smallest and largest side in pixels."""
@@ -103,7 +103,7 @@ def manifest(variant: str = "train", size: int = 64, count: int | None = None, s
     Args:
         variant: one of VARIANTS; train and val come from different random streams.
         size: pixels of a side, 16 to 224.
-        count: number of images; by default 16384 in train and 1024 in any other variant. Fewer are the first ones.
+        count: number of images; by default 16384 in train and 768 in any other variant. Fewer are the first ones.
         seed: of the data set.
 
     Raises:
@@ -111,7 +111,7 @@ def manifest(variant: str = "train", size: int = 64, count: int | None = None, s
     """
     check_variant(variant)
     _check_size(size)
-    count = COUNTS.get(variant, 1024) if count is None else count
+    count = COUNTS.get(variant, 768) if count is None else count
     if count < 1:
         raise InputError(
             "count of shapes16", expected="at least 1", found=str(count), where="shapes16.manifest", fix="Raise count."

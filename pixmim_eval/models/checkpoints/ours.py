@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from pixmim_eval.errors import InputError
-from pixmim_eval.files import replace_atomically
+from pixmim_eval.files import write_atomic
 from pixmim_eval.models.checkpoints.checkpoint import Checkpoint, build_encoder, split_decoder
 from pixmim_eval.models.checkpoints.reading import digest_tensors
 from pixmim_eval.models.vit import Architecture
@@ -46,8 +46,7 @@ def write(
         "recipe": recipe,
     }
     stored = {key: value.detach().to("cpu", dtype).contiguous() for key, value in tensors.items()}
-    with replace_atomically(path) as temporary:
-        save_file(stored, str(temporary), metadata={key: json.dumps(value) for key, value in header.items()})
+    write_atomic(path, save(stored, metadata={key: json.dumps(value) for key, value in header.items()}))
 
 
 def recognises(_tensors: dict[str, Tensor], metadata: dict[str, Any]) -> bool:
