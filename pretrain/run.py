@@ -170,7 +170,7 @@ def print_summary(recipe: Recipe, manifest: Manifest, directory: Path) -> None:
     loss = sum(record["loss"] for record in last) / len(last)
     speed = len(last) / sum(1 / record["images_per_second"] for record in last)
     table.add_row(str(recipe.epochs), str(len(records)), f"{loss:.4f}", f"{speed:,.0f}", str(directory))
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 140)
     console.print(table)
     checkpoint = directory / f"epoch-{recipe.epochs:04d}.safetensors"
     console.print(f"Next: python -m pixmim_eval.run --suite robustness --checkpoint {checkpoint}", soft_wrap=True)
