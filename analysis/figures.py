@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -12,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.captions import describe_chance, describe_data, describe_intervals, describe_metric, name_column
-from analysis.groups import split_groups
+from analysis.groups import Group, split_groups
 from analysis.layout import (
     FAINT,
     HUES,
@@ -48,7 +49,8 @@ def write_figures(rows: pd.DataFrame, out: Path, *, columns: int = 2) -> list[Pa
         The files written.
     """
     written = []
-    for group in split_groups(rows, "robustness"):
+    pages = [page for found in split_groups(rows, "robustness") for page in split_pages(found)]
+    for group in pages:
         figure = draw_robustness(summarise_robustness(group), columns=columns)
         stem = "-".join(part for part in ("robustness", group.suffix, "one-column" if columns == 1 else "") if part)
         # Without dates and versions the same rows give the same bytes.
@@ -60,6 +62,21 @@ def write_figures(rows: pd.DataFrame, out: Path, *, columns: int = 2) -> list[Pa
             write_atomic(path, buffer.getvalue())
             written.append(path)
     return written
+
+
+def split_pages(group: Group) -> list[Group]:
+    """The group in figures of as many models as can be told apart, "part-1", "part-2", …; itself where it is small."""
+    count = len(group.subjects)
+    if count <= MAX_MODELS:
+        return [group]
+    pages = []
+    for number, start in enumerate(range(0, count, MAX_MODELS), start=1):
+        subjects = group.subjects[start : start + MAX_MODELS]
+        rows = group.rows[group.rows["subject"].between(start, start + len(subjects) - 1)]
+        rows = rows.assign(subject=rows["subject"] - start)
+        suffix = "-".join(part for part in (group.suffix, f"part-{number}") if part)
+        pages.append(replace(group, suffix=suffix, subjects=subjects, rows=rows))
+    return pages
 
 
 def draw_robustness(robustness: Robustness, *, columns: int = 2) -> Figure:

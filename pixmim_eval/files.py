@@ -34,3 +34,10 @@ def write_atomic(path: Path, data: bytes) -> None:
     """Write bytes to a file that is afterwards either wholly new or as it was."""
     with replace_atomically(path) as temporary:
         temporary.write_bytes(data)
+
+
+def cache_dir() -> Path:
+    """Where indexes, features, predictions and heads are kept: $PIXMIM_CACHE, else pixmim-eval in the user's cache."""
+    if "PIXMIM_CACHE" in os.environ:
+        return Path(os.environ["PIXMIM_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pixmim-eval"

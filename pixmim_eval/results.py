@@ -141,7 +141,15 @@ class RunFolder:
         content = {"key": key, "rows": [asdict(row) for row in rows]}
         write_atomic(file, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
         self._keys.add(key)
+        self._remove_superseded(slug, file, first)
         return file
+
+    def _remove_superseded(self, slug: str, kept: Path, row: ResultRow) -> None:
+        """Drop rows of the same measurement by former code, now that the new ones are on the disk."""
+        for file in self.rows.glob(f"{slug}-*.json"):
+            if file != kept and _same_measurement(_read_file(file)[0], row):
+                file.unlink()
+                self._keys.discard(_key_of(file))
 
     def read(self, keys: Collection[str] | None = None) -> list[ResultRow]:
         """Stored rows, file by file in order of name: all, or those of some conditions, in the order of their keys.
@@ -154,6 +162,11 @@ class RunFolder:
             by_key = {_key_of(file): file for file in files}
             files = [by_key[key] for key in keys if key in by_key]
         return [row for file in files for row in _read_file(file)]
+
+
+def _same_measurement(one: ResultRow, other: ResultRow) -> bool:
+    named = ("weights_digest", "suite", "dataset_digest", "subset", "condition", "protocol", "metric", "seed")
+    return all(getattr(one, name) == getattr(other, name) for name in named)
 
 
 def _key_of(file: Path) -> str:

@@ -170,7 +170,7 @@ def test_a_change_of_the_code_forgets_what_was_stored(monkeypatch: pytest.Monkey
     model, manifest = make_model(), make_manifest()
     predict(model, manifest, config=CONFIG)
     calls = model.encoder.calls
-    monkeypatch.setattr(passes, "_digest_code", lambda: "0" * 16)
+    monkeypatch.setattr(passes, "digest_code", lambda: "0" * 16)
     predict(model, manifest, config=CONFIG)
     assert model.encoder.calls > calls
 
@@ -348,7 +348,8 @@ def test_an_encoder_is_given_the_head_that_its_features_call_for() -> None:
     head = choose_pooling({name: set_.features for name, set_ in features.items()}, train.labels, 3)
     scored = torch.from_numpy(np.array(extract_features(model, val, config=config)[head.pooling].features))
     np.testing.assert_allclose(predictions.logits, head(scored), atol=1e-4)
-    assert protocol == {"head": head.name, "pooling": head.pooling}
+    data = config.data["train"]
+    assert protocol == {"head": head.name, "head_data": f"{data.name}@{data.digest}", "pooling": head.pooling}
     assert classifier.label_space == train.label_space and classifier.name == model.name
 
 

@@ -84,6 +84,16 @@ def test_a_condition_is_done_once_its_file_is_there(tmp_path: Path) -> None:
     assert file.name == "robustness-mae-tiny-gaussian_noise-3-0123456789abcdef.json"
 
 
+def test_rows_of_former_code_give_way_to_those_of_the_same_measurement(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write("a" * 16, [make(value=0.3)])
+    folder.write("b" * 16, [make(value=0.3, dataset_digest="e" * 16)])
+    folder.write("c" * 16, [make(value=0.4)])
+    assert sorted(row.value for row in folder.read()) == [0.3, 0.4]
+    assert not folder.has("a" * 16)
+    assert folder.has("b" * 16)
+
+
 def test_names_that_no_file_can_have_are_stored_all_the_same(tmp_path: Path) -> None:
     row = make(model="../../etc/" + "x" * 300 + " ü*")
     file = RunFolder(tmp_path).write("0123456789abcdef", [row])

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from pixmim_eval.errors import InputError
-from pixmim_eval.extract.passes import ImagePass, identify_model, pool_tokens
+from pixmim_eval.extract.passes import ImagePass, digest_code, identify_model, pool_tokens
 from pixmim_eval.extract.processes import one_thread, process_rank, share, wait_for_all
-from pixmim_eval.extract.store import cache_dir, load_outputs
-from pixmim_eval.files import write_atomic
+from pixmim_eval.extract.store import load_outputs
+from pixmim_eval.files import cache_dir, write_atomic
 from pixmim_eval.models.heads import LinearHead, choose_pooling
 from pixmim_eval.results import hash_parts
 from pixmim_eval.seeds import derive_seed, uniform
@@ -20,6 +20,7 @@ from pixmim_eval.types import FeatureSet, Manifest, Model, PredictionSet, SuiteC
 
 __all__ = [
     "cache_dir",
+    "digest_code",
     "extract_features",
     "identify_model",
     "predict",
@@ -142,7 +143,7 @@ def prepare_classifier(model: Model, config: SuiteConfig) -> tuple[Model, dict[s
         classify=lambda images: head(pool_tokens(encoder, images)[head.pooling]),
         label_space=train.label_space,
     )
-    return fitted, {"head": head.name, "pooling": head.pooling}
+    return fitted, {"head": head.name, "head_data": f"{train.name}@{train.digest}", "pooling": head.pooling}
 
 
 def require_train(model: Model, config: SuiteConfig) -> Manifest:

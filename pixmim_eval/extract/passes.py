@@ -22,7 +22,7 @@ from pixmim_eval.extract.processes import one_thread, split_over_threads
 from pixmim_eval.results import hash_parts
 from pixmim_eval.types import Batch, Encoder, Manifest, Model, SuiteConfig
 
-_CODE = ("corruptions/**/*.py", "data/**/*.py", "models/**/*.py", "extract/*.py", "seeds.py")
+_CODE = ("corruptions/**/*.py", "data/**/*.py", "models/**/*.py", "extract/*.py", "metrics/*.py", "seeds.py")
 _MEMORY_BYTES = 2**30
 _memory: OrderedDict[str, list[Batch]] = OrderedDict()  # images of small data sets, the oldest first
 
@@ -64,7 +64,7 @@ class ImagePass:
         size of the outputs.
         """
         device = torch.device(self.config.device).type
-        return hash_parts(identify_model(self.model), self.images_key, self.output, device, _digest_code())
+        return hash_parts(identify_model(self.model), self.images_key, self.output, device, digest_code())
 
     def run(self) -> Iterator[tuple[Batch, dict[str, np.ndarray]]]:
         """Each batch with its outputs, float32 [B, width]. Raises FloatingPointError where they are not finite."""
@@ -126,7 +126,7 @@ def _list_settings(module: nn.Module) -> tuple[tuple[str, object], ...]:
 
 
 @cache
-def _digest_code() -> str:
+def digest_code() -> str:
     """Digest of the source between images and outputs, so that no stored number outlives a change of it."""
     root = Path(__file__).parents[1]
     files = sorted(file for pattern in _CODE for file in root.glob(pattern))

@@ -18,6 +18,7 @@ import numpy as np
 from pixmim_eval.errors import InputError
 from pixmim_eval.extract.passes import ImagePass
 from pixmim_eval.extract.processes import process_rank, share, wait_for_all
+from pixmim_eval.files import cache_dir
 from pixmim_eval.progress import progress
 
 _HALF_ABOVE_BYTES = 2**30
@@ -34,13 +35,6 @@ class StoredOutputs:
     labels: np.ndarray
     arrays: dict[str, np.ndarray]
     skipped: int
-
-
-def cache_dir() -> Path:
-    """Where features, predictions and heads are kept: $PIXMIM_CACHE, else pixmim-eval in the user's cache folder."""
-    if "PIXMIM_CACHE" in os.environ:
-        return Path(os.environ["PIXMIM_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pixmim-eval"
 
 
 def load_outputs(images: ImagePass) -> StoredOutputs:

@@ -62,7 +62,7 @@ def _expand(patterns: Sequence[str]) -> list[Path]:
 def _from_checkpoint(checkpoint: Checkpoint) -> Model:
     size = checkpoint.image_size
     return Model(
-        name=checkpoint.method,
+        name=checkpoint.method if checkpoint.epoch is None else f"{checkpoint.method}-{checkpoint.epoch}",
         digest=checkpoint.digest,
         encoder=checkpoint.encoder,
         preprocessing=Preprocessing(size=size, resize=size * 8 // 7 if size >= 224 else size),  # 256 for 224
@@ -72,10 +72,8 @@ def _from_checkpoint(checkpoint: Checkpoint) -> Model:
 
 
 def _name_apart(models: list[Model], paths: list[Path]) -> list[Model]:
-    """Names that differ: the method, else with the epoch, else with folder and file, else with the weights' digest."""
+    """Names that differ: their own, which no other model changes, else with folder and file, else with the digest."""
     names = [model.name for model in models]
-    if len(set(names)) < len(names):
-        names = [f"{model.name}-{model.epoch}" if model.epoch is not None else model.name for model in models]
     counts = Counter(names)
     files = [f":{path.parent.name}/{path.stem}" for path in paths]
     names = [name if counts[name] == 1 else name + file for name, file in zip(names, files, strict=True)]

@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 
 from pixmim_eval.errors import InputError
-from pixmim_eval.extract import identify_model
+from pixmim_eval.extract import digest_code, identify_model
 from pixmim_eval.results import hash_parts
 from pixmim_eval.types import Model, Suite, SuiteConfig
 
@@ -66,5 +66,5 @@ def compute_key(suite: EvaluationSuite, model: Model, condition: str, config: Su
     """16 hex digits of all that the rows of a condition depend on: where they are equal, the work is done."""
     data = [(role, config.data[role]) for role in sorted(suite.roles(model, condition, config))]
     described = tuple((role, set_.name, set_.digest, set_.ready_size, set_.label_space) for role, set_ in data)
-    settings = (config.limit, config.seed, config.on_bad_image, torch.device(config.device).type)
+    settings = (config.limit, config.seed, config.on_bad_image, torch.device(config.device).type, digest_code())
     return hash_parts(suite.name, suite.version, model.name, identify_model(model), condition, described, settings)

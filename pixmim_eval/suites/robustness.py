@@ -43,12 +43,16 @@ class Robustness:
         return ["clean", *CELLS, *(role for role in VARIANTS if role in config.data), "summary"]
 
     def roles(self, model: Model, condition: str, config: SuiteConfig) -> tuple[str, ...]:
-        """The scored data set, and train where the model needs a head. Raises InputError where train is absent."""
+        """The scored data set, and train where the model needs a head.
+
+        Raises:
+            InputError: train is absent, or the classifier lacks a class of the scored data set.
+        """
         scored = condition if condition in VARIANTS else "val"
-        if model.classify:
-            return (scored,)
-        require_train(model, config)
-        return (scored, "train")
+        space = model.label_space if model.classify else require_train(model, config).label_space
+        if space is not None:
+            map_labels(config.data[scored].label_space, space)  # now, not after all images went through the model
+        return (scored,) if model.classify else (scored, "train")
 
     def count_images(self, model: Model, condition: str, config: SuiteConfig) -> dict[str, int]:
         """Forward passes where nothing is cached; see EvaluationSuite."""

@@ -19,7 +19,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from analysis.figures import draw_robustness, write_figures
+from analysis.figures import draw_robustness, split_pages, write_figures
 from analysis.groups import split_groups
 from analysis.layout import STYLE, choose_looks, wrap_items, wrap_label
 from analysis.statistics import CORRUPTION_GROUPS, Robustness, summarise_robustness
@@ -110,6 +110,20 @@ def test_eight_models_have_eight_colours_and_nine_are_refused(make_model: Rows, 
     assert len({look.colour for look in choose_looks(make(8).subjects)}) == 8
     with pytest.raises(InputError, match="at most 8, found 9"):
         draw_robustness(make(9))
+
+
+def test_more_models_than_colours_go_into_several_figures(make_model: Rows, as_frame: Frame, tmp_path: Path) -> None:
+    models = [{"model": f"m{m:02d}", "weights_digest": f"{m}", "method": f"x{m}"} for m in range(9)]
+    rows = [row for place, model in enumerate(models) for row in make_model(0.5 + place / 50, ["fog"], {}, **model)]
+    (group,) = split_groups(as_frame(rows), "robustness")
+    pages = split_pages(group)
+    assert [len(page.subjects) for page in pages] == [8, 1]
+    assert [subject.label for page in pages for subject in page.subjects] == [s.label for s in group.subjects]
+    last = summarise_robustness(pages[1])
+    whole = summarise_robustness(group)
+    assert last.corruptions[0].estimates == whole.corruptions[0].estimates[8:]
+    names = {path.name for path in write_figures(as_frame(rows), tmp_path)}
+    assert {"robustness-part-1.png", "robustness-part-2.png"} <= names
 
 
 @pytest.mark.parametrize("columns", [1, 2])

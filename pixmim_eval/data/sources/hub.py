@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ class HubSource(EncodedSource):
 
     def read_bytes(self, rows: Sequence[int]) -> list[bytes]:
         images = self.dataset[[int(row) for row in rows]]["image"]
-        return [image["bytes"] or b"" for image in images]
+        return [image["bytes"] or (Path(image["path"]).read_bytes() if image["path"] else b"") for image in images]
 
 
 def open_hub(name: str, split: str | None, role: str, labelled: bool) -> Manifest:

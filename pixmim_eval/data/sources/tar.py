@@ -7,7 +7,6 @@ import io
 import json
 import os
 import tarfile
-import tempfile
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -28,6 +27,7 @@ from pixmim_eval.data.sources.assemble import (
 )
 from pixmim_eval.data.sources.decode import EncodedSource
 from pixmim_eval.errors import InputError
+from pixmim_eval.files import cache_dir, write_atomic
 from pixmim_eval.progress import progress
 from pixmim_eval.types import Manifest
 
@@ -147,7 +147,7 @@ def _load_index(shard: Path) -> ShardIndex:
     """The index of a shard, from the cache where the shard has the same size and time as then."""
     state = shard.stat()
     identity = repr((_INDEX_VERSION, str(shard.resolve()), state.st_size, state.st_mtime_ns))
-    file = _cache_folder() / f"{hashlib.blake2b(identity.encode(), digest_size=16).hexdigest()}.npz"
+    file = cache_dir() / "tar" / f"{hashlib.blake2b(identity.encode(), digest_size=16).hexdigest()}.npz"
     if file.is_file():
         with np.load(file) as stored:
             return ShardIndex(**stored)
@@ -155,24 +155,10 @@ def _load_index(shard: Path) -> ShardIndex:
     buffer = io.BytesIO()
     np.savez(buffer, **vars(index))
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        _write_atomic(file, buffer.getvalue())
+        write_atomic(file, buffer.getvalue())
     except OSError as error:
         warnings.warn(f"the index of {shard} is not kept for the next time: {error}", stacklevel=2)
     return index
-
-
-def _cache_folder() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "pixmim-eval" / "tar"
-
-
-def _write_atomic(file: Path, data: bytes) -> None:
-    with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as temporary:
-        temporary.write(data)
-        temporary.flush()
-        os.fsync(temporary.fileno())
-    Path(temporary.name).replace(file)
 
 
 def _scan_shard(shard: Path) -> ShardIndex:
