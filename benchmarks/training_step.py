@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
 from benchmarks.timing import print_table, time_interleaved
-from pixmim_eval.training import computes_bfloat16
+from pixmim_eval.devices import computes_bfloat16
 from pixmim_eval.types import LabelSpace, Manifest
 from pretrain.recipes import get_recipe
 from pretrain.task import MaskedImageModeling

@@ -117,6 +117,7 @@ def print_rows(options: argparse.Namespace) -> int:
 
 def run_suite(options: argparse.Namespace) -> int:
     """Load what the command line names, evaluate it, print a summary and draw the suite's figures and tables."""
+    from pixmim_eval.devices import resolve_device
     from pixmim_eval.extract import process_rank
     from pixmim_eval.models.catalog import load_models
     from pixmim_eval.suites import load_suite
@@ -124,7 +125,7 @@ def run_suite(options: argparse.Namespace) -> int:
 
     suite = load_suite(options.suite)
     out = options.out or DEFAULT_OUT
-    with join_processes(choose_device(options.device)) as device:
+    with join_processes(resolve_device(options.device)) as device:
         first = process_rank()[0] == 0
         models = load_models(options.checkpoint, options.model)
         _check_models(models)
@@ -171,18 +172,6 @@ def report_results(tasks: Sequence[Task], failures: Sequence[str], out: Path, re
         print(f"failed: {failure}", file=sys.stderr)
     drawn = draw_reports(out, reports)
     return PARTIAL if failures or not drawn else DONE
-
-
-def choose_device(name: str) -> str:
-    """ "cpu" or "cuda". Raises InputError where cuda is asked for and there is none."""
-    import torch
-
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise InputError(
-            "device", expected="a CUDA device", found="none", where="--device", fix="Use --device cpu, or auto."
-        )
-    return "cuda" if available and name != "cpu" else "cpu"
 
 
 @contextmanager

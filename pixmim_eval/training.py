@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -19,13 +19,12 @@ from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from pixmim_eval.devices import Precision, resolve_device, resolve_precision
 from pixmim_eval.errors import InputError, NonFiniteLossError
 from pixmim_eval.files import replace_atomically, write_atomic
 from pixmim_eval.progress import progress
 from pixmim_eval.seeds import derive_seed
 from pixmim_eval.types import Batch
-
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True)
@@ -110,39 +109,6 @@ def build_fabric(device: str = "auto", precision: Precision = "auto") -> Fabric:
     fabric = Fabric(accelerator=device, devices=local, num_nodes=nodes, strategy=strategy, **kind)
     fabric.launch()
     return fabric
-
-
-def resolve_device(device: str) -> str:
-    """ "cpu" or "cuda" for "auto", "cpu" or "cuda". Raises InputError where cuda is asked for and absent."""
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError(
-            "device", expected="a CUDA GPU", found="none", where="--device cuda", fix="Take --device cpu or auto."
-        )
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-
-
-def resolve_precision(device: str, precision: Precision) -> Precision:
-    """ "fp32", "bf16" or "fp16" for these or "auto", which is bf16 where the processor or GPU computes in it.
-
-    Raises:
-        InputError: fp16 on the CPU.
-    """
-    device = resolve_device(device)
-    if precision == "auto":
-        return "bf16" if computes_bfloat16(device) else "fp32"
-    if precision == "fp16" and device == "cpu":
-        raise InputError(
-            "precision", expected="fp32 or bf16 on the CPU", found="fp16", where="--precision", fix="Take fp32."
-        )
-    return precision
-
-
-def computes_bfloat16(device: str) -> bool:
-    """Whether bf16 products run at full speed: Ampere or later, AVX-512 BF16 or AMX; emulation does not count."""
-    if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # private in torch, so they may be absent
-    return any(getattr(torch.cpu, test, lambda: False)() for test in tests)
 
 
 def scale_learning_rate(base: float, batch_size: int) -> float:

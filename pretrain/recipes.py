@@ -7,8 +7,8 @@ from difflib import get_close_matches
 from typing import Any, Literal
 
 from pixmim_eval.data.crops import CenterCrop, Crop, RandomResizedCrop, SimpleResizedCrop
+from pixmim_eval.devices import Precision
 from pixmim_eval.errors import InputError
-from pixmim_eval.training import Precision
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from rich.console import Console
 from rich.table import Table
 
 from pixmim_eval.data import open_manifest
+from pixmim_eval.devices import resolve_precision
 from pixmim_eval.errors import InputError, NonFiniteLossError
 from pixmim_eval.files import write_atomic
-from pixmim_eval.training import TrainingSettings, build_fabric, resolve_precision, scale_learning_rate, train
+from pixmim_eval.training import TrainingSettings, build_fabric, scale_learning_rate, train
 from pixmim_eval.types import Manifest
 from pretrain.recipes import RECIPES, Recipe, check_recipe, describe_method, get_recipe
 from pretrain.task import MaskedImageModeling

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("pixmim_eval", "pretrain", "analysis")
 LAYERS = (
-    {"types", "errors", "seeds", "files", "progress"},
+    {"types", "errors", "seeds", "files", "devices", "progress"},
     {"data", "corruptions", "metrics", "models", "results"},
     {"training", "extract"},
     {"suites"},
