@@ -53,6 +53,28 @@ def gaussian_blur(images: Tensor, deviation: float, _: Iterator[torch.Generator]
     return _convolve(images, _gaussian_kernel, (deviation,), "repeat")
 
 
+def gaussian_matrix(size: int, deviation: float, *, truncate: float, border: str) -> Tensor:
+    """Gaussian blur of one axis as a matrix: `matrix @ line` is scipy.ndimage.gaussian_filter1d(line, deviation).
+
+    Args:
+        size: pixels of the axis.
+        deviation: standard deviation in pixels.
+        truncate: the filter is cut off at this many standard deviations.
+        border: "repeat" (the edge; SciPy's mode "nearest") or "reflect" (mirrored, the edge twice; SciPy's "reflect").
+
+    Returns:
+        float64 [size, size]; rows add up to 1.
+    """
+    weights = torch.from_numpy(_gaussian_weights(int(truncate * deviation + 0.5), deviation))
+    positions = torch.arange(size)[:, None] + torch.arange(len(weights)) - len(weights) // 2
+    if border == "repeat":
+        positions = positions.clamp(0, size - 1)
+    else:
+        positions = size - ((positions % (2 * size)) - size + 0.5).abs().add(0.5).long()
+    matrix = torch.zeros(size, size, dtype=torch.float64)
+    return matrix.scatter_add_(1, positions, weights.expand(size, -1))
+
+
 def _gaussian_weights(radius: int, deviation: float) -> np.ndarray:
     weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / deviation) ** 2)
     return weights / weights.sum()
