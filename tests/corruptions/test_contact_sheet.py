@@ -17,19 +17,21 @@ FIFTEEN = [name for name, corruption in CORRUPTIONS.items() if corruption.in_mce
 
 
 def find(sheet: np.ndarray, cell: np.ndarray) -> list[tuple[int, int]]:
-    """Every (top, left) at which the sheet holds the cell."""
-    corners = np.flatnonzero(pack(sheet[: 1 - SIDE, : 1 - SIDE]) == pack(cell[:1, :1])[0, 0])
-    places = [divmod(int(corner), sheet.shape[1] - SIDE + 1) for corner in corners]
-    return [(top, left) for top, left in places if np.array_equal(sheet[top : top + SIDE, left : left + SIDE], cell)]
+    """Every (top, left) at which a packed sheet holds the cell."""
+    cell = pack(cell)
+    corners = np.argwhere(sheet[: 1 - SIDE, : 1 - SIDE] == cell[0, 0]).tolist()
+    return [(top, left) for top, left in corners if np.array_equal(sheet[top : top + SIDE, left : left + SIDE], cell)]
 
 
 def pack(image: np.ndarray) -> np.ndarray:
-    return image.astype(np.int32) @ np.array([65536, 256, 1], dtype=np.int32)
+    """RGB as one integer a pixel."""
+    red, green, blue = np.moveaxis(image.astype(np.int32), -1, 0)
+    return red << 16 | green << 8 | blue
 
 
 def test_every_cell_stands_in_the_row_of_its_corruption_and_the_column_of_its_severity() -> None:
     image = read_image(None, SIDE)
-    sheet = np.asarray(draw_sheet(image, seed=3, every=True))
+    sheet = pack(np.asarray(draw_sheet(image, seed=3, every=True)))
     batch = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]
     rows = {}
     for name in CORRUPTIONS:
@@ -47,7 +49,7 @@ def test_every_cell_stands_in_the_row_of_its_corruption_and_the_column_of_its_se
 
 def test_corruptions_outside_the_fifteen_are_drawn_only_on_demand() -> None:
     image = read_image(None, SIDE)
-    sheet = np.asarray(draw_sheet(image))
+    sheet = pack(np.asarray(draw_sheet(image)))
     batch = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]
     for name in CORRUPTIONS:
         cell = corrupt(batch, name, 5, seed=0, index=torch.tensor([0]))[0].permute(1, 2, 0).numpy()
