@@ -6,7 +6,7 @@ stored as JPEG of quality 85 besides; images made here were not, and their rows 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -55,6 +55,9 @@ CORRUPTIONS: dict[str, Corruption] = {
     "saturate": Corruption("digital", digital.saturate, digital.SATURATE, in_mce15=False),
 }
 
+# The published fifteen that an mCE averages over.
+STANDARD = tuple(name for name, corruption in CORRUPTIONS.items() if corruption.in_mce15)
+
 
 def corrupt(images: Tensor, name: str, severity: int, *, seed: int, index: Tensor, parameters: str = "auto") -> Tensor:
     """Corrupted images.
@@ -91,6 +94,19 @@ def corrupt(images: Tensor, name: str, severity: int, *, seed: int, index: Tenso
     values_at_a_time = _CORE_VALUES if images.device.type == "cpu" else _GPU_VALUES
     piece = max(1, values_at_a_time // images[0].numel())
     return torch.cat([corruption.function(part, values, numbers) for part in images.split(piece)])
+
+
+def resolve_names(words: Sequence[str]) -> tuple[str, ...]:
+    """Names of corruptions in the catalogue's order: of "standard" (the published fifteen), "all", or names.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    groups = {"standard": STANDARD, "all": tuple(CORRUPTIONS)}
+    chosen = {name for word in words for name in groups.get(word, (word,))}
+    for name in sorted(chosen):
+        _find_corruption(name)
+    return tuple(name for name in CORRUPTIONS if name in chosen)
 
 
 def resolve_parameters(parameters: str, size: int) -> str:
