@@ -81,16 +81,22 @@ def paired_difference(first: np.ndarray, second: np.ndarray) -> Estimate:
     Raises:
         InputError: as mean_interval, and arrays of unequal length.
     """
+    a, b = check_pairs(first, second, "paired_difference")
+    return mean_interval(a - b, bounds=(-1.0, 1.0))
+
+
+def check_pairs(first: np.ndarray, second: np.ndarray, where: str) -> tuple[np.ndarray, np.ndarray]:
+    """Both as float64 [N], if they are in [0, 1] and equally many; else InputError."""
     a, b = check_values(first, "first", (0, 1)), check_values(second, "second", (0, 1))
     if len(a) != len(b):
         raise InputError(
             "paired values",
             expected="as many of both, image by image",
             found=f"{len(a)} and {len(b)}",
-            where="paired_difference",
+            where=where,
             fix="Compare results on the same images.",
         )
-    return mean_interval(a - b, bounds=(-1.0, 1.0))
+    return a, b
 
 
 def check_values(values: np.ndarray, name: str, bounds: tuple[float, float]) -> np.ndarray:
