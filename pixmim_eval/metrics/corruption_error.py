@@ -1,4 +1,4 @@
-"""Errors on corrupted images: their mean, and mCE (the mean relative to AlexNet's errors)."""
+"""Errors on corrupted images: their mean, mCE (the mean relative to AlexNet's errors) and relative mCE."""
 
 from __future__ import annotations
 
@@ -32,6 +32,12 @@ ALEXNET_ERRORS = {
     "pixelate": 0.717840,
     "jpeg_compression": 0.606500,
 }
+# The same network's top-1 error on the clean validation set, 43.5 % in the paper.
+# Source: pytorch/vision, AlexNet_Weights.IMAGENET1K_V1, acc@1 of 56.522.
+ALEXNET_CLEAN_ERROR = 0.43478
+# Published with ImageNet-C for validation, and no part of mCE.
+EXTRA_CORRUPTIONS = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
+_PUBLISHED = {15: frozenset(ALEXNET_ERRORS), 19: frozenset((*ALEXNET_ERRORS, *EXTRA_CORRUPTIONS))}
 
 
 def image_errors(correct: Mapping[tuple[str, int], np.ndarray]) -> dict[str, np.ndarray]:
@@ -71,17 +77,39 @@ def mean_error(correct: Mapping[tuple[str, int], np.ndarray]) -> Estimate:
     return mean_interval(np.mean(list(image_errors(correct).values()), axis=0))
 
 
-def name_mean_error(corruptions: Collection[str]) -> str:
-    """The metric's name: "mean_error_15" for the published fifteen only, else "mean_error_K" for K corruptions.
+def mean_error_by_group(
+    correct: Mapping[tuple[str, int], np.ndarray], groups: Mapping[str, str]
+) -> dict[str, Estimate]:
+    """The mean error over each group of corruptions that is there in full; intervals are over images, as mean_error's.
+
+    Args:
+        correct: as image_errors. Corruptions without a group count nowhere.
+        groups: corruption -> "noise", "blur", …, of every corruption that a group consists of.
+
+    Returns:
+        "mean_error_GROUP" -> Estimate, in the groups' order; none for a group of which a cell is missing.
 
     Raises:
-        InputError: fifteen corruptions that are not the published fifteen.
+        InputError: as image_errors, of the groups that are there.
+    """
+    estimates = {}
+    for group in dict.fromkeys(groups.values()):
+        cells = [(name, severity) for name in groups if groups[name] == group for severity in SEVERITIES]
+        if all(cell in correct for cell in cells):
+            estimates[f"mean_error_{group}"] = mean_error({cell: correct[cell] for cell in cells})
+    return estimates
+
+
+def name_mean_error(corruptions: Collection[str]) -> str:
+    """The metric's name: "mean_error_K" for K corruptions; 15 and 19 are kept for the published fifteen and nineteen.
+
+    Raises:
+        InputError: fifteen or nineteen corruptions that are not the published ones.
     """
     names = set(corruptions)
-    if len(names) == len(ALEXNET_ERRORS) and names != set(ALEXNET_ERRORS):
-        raise _input_error(
-            "the published fifteen", f"fifteen with {', '.join(sorted(names - set(ALEXNET_ERRORS))[:3])}"
-        )
+    if names != _PUBLISHED.get(len(names), names):
+        others = sorted(names - _PUBLISHED[len(names)])
+        raise _input_error(f"the published {len(names)}", f"{len(names)} with {', '.join(others[:3])}")
     return f"mean_error_{len(names)}"
 
 
@@ -101,15 +129,49 @@ def mce_15(errors_by_corruption: Mapping[str, np.ndarray]) -> Estimate:
 
     Source: Hendrycks and Dietterich, ICLR 2019, section 4.2.
     """
+    errors = _check_fifteen(errors_by_corruption)
+    multiples = np.mean([errors[name] / alexnet for name, alexnet in ALEXNET_ERRORS.items()], axis=0)
+    greatest = float(np.mean([1 / alexnet for alexnet in ALEXNET_ERRORS.values()]))  # every image wrong
+    estimate = mean_interval(np.minimum(multiples, greatest), bounds=(0.0, greatest))
+    return replace(estimate, unit="ratio")
+
+
+def relative_mce_15(errors_by_corruption: Mapping[str, np.ndarray], clean_errors: np.ndarray) -> Estimate:
+    """Relative mCE: by how much each corruption raises the error, as a multiple of AlexNet's rise, averaged.
+
+    Comparable with published numbers on the published files only, as mce_15.
+
+    Args:
+        errors_by_corruption: as mce_15.
+        clean_errors: [N], 1 where the same image is misclassified without corruption, else 0.
+
+    Returns:
+        1 for AlexNet, less for models that lose less, below 0 for one that gains; unit "ratio". The interval is over
+        images, each with its own clean error.
+
+    Raises:
+        InputError: as mce_15, of the clean errors too.
+
+    Source: Hendrycks and Dietterich, ICLR 2019, section 4.2.
+    """
+    errors = _check_fifteen(errors_by_corruption)
+    clean = check_values(clean_errors, "clean", (0, 1))
+    _check_lengths({**errors, "clean": clean})
+    rises = {name: alexnet - ALEXNET_CLEAN_ERROR for name, alexnet in ALEXNET_ERRORS.items()}
+    multiples = np.mean([(errors[name] - clean) / rise for name, rise in rises.items()], axis=0)
+    greatest = float(np.mean([1 / rise for rise in rises.values()]))  # right without corruption, else always wrong
+    estimate = mean_interval(np.clip(multiples, -greatest, greatest), bounds=(-greatest, greatest))
+    return replace(estimate, unit="ratio")
+
+
+def _check_fifteen(errors_by_corruption: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The errors as float64 [N] each, if they are those of the published fifteen on the same images."""
     if set(errors_by_corruption) != set(ALEXNET_ERRORS):
         wrong = sorted(set(errors_by_corruption) ^ set(ALEXNET_ERRORS))
         raise _input_error("the published fifteen", f"no or needless {', '.join(wrong[:3])}")
     errors = {name: check_values(values, name, (0, 1)) for name, values in errors_by_corruption.items()}
     _check_lengths(errors)
-    multiples = np.mean([errors[name] / alexnet for name, alexnet in ALEXNET_ERRORS.items()], axis=0)
-    greatest = float(np.mean([1 / alexnet for alexnet in ALEXNET_ERRORS.values()]))  # every image wrong
-    estimate = mean_interval(np.minimum(multiples, greatest), bounds=(0.0, greatest))
-    return replace(estimate, unit="ratio")
+    return errors
 
 
 def _check_lengths(cells: Mapping[str, np.ndarray]) -> None:

@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 
 from pixmim_eval.errors import InputError
-from pixmim_eval.metrics.corruption_error import ALEXNET_ERRORS, image_errors, mce_15, mean_error, name_mean_error
+from pixmim_eval.metrics.corruption_error import (
+    ALEXNET_CLEAN_ERROR,
+    ALEXNET_ERRORS,
+    EXTRA_CORRUPTIONS,
+    image_errors,
+    mce_15,
+    mean_error,
+    mean_error_by_group,
+    name_mean_error,
+    relative_mce_15,
+)
 from pixmim_eval.metrics.intervals import mean_interval, wilson
 
 FIFTEEN = list(ALEXNET_ERRORS)
@@ -50,15 +60,53 @@ def test_severities_weigh_alike_within_a_corruption() -> None:
 
 @pytest.mark.parametrize(
     ("corruptions", "name"),
-    [(FIFTEEN, "mean_error_15"), (FIFTEEN[:6], "mean_error_6"), ([*FIFTEEN, "saturate"], "mean_error_16")],
+    [
+        (FIFTEEN, "mean_error_15"),
+        (FIFTEEN[:6], "mean_error_6"),
+        ([*FIFTEEN, "saturate"], "mean_error_16"),
+        (["fog"], "mean_error_1"),
+        ([*FIFTEEN, "speckle_noise", "gaussian_blur", "spatter", "saturate"], "mean_error_19"),
+    ],
 )
 def test_a_mean_error_is_named_by_the_number_of_its_corruptions(corruptions: list[str], name: str) -> None:
     assert name_mean_error(corruptions) == name
 
 
-def test_mean_error_15_is_kept_for_the_published_fifteen() -> None:
-    with pytest.raises(InputError, match="fifteen with saturate"):
+def test_mean_error_15_and_19_are_kept_for_the_published_ones() -> None:
+    with pytest.raises(InputError, match="published 15, found 15 with saturate"):
         name_mean_error([*FIFTEEN[:14], "saturate"])
+    with pytest.raises(InputError, match="published 19, found 19 with rain"):
+        name_mean_error([*FIFTEEN, *EXTRA_CORRUPTIONS[:3], "rain"])
+
+
+def test_mean_error_by_group_equals_a_loop_over_the_groups_cells() -> None:
+    groups = {"fog": "weather", "blur_a": "blur", "snow": "weather", "contrast": "digital", "blur_b": "blur"}
+    cells = make_cells(["fog", "snow", "contrast", "blur_a", "speckle_noise"], 30)
+    estimates = mean_error_by_group(cells, groups)
+    assert list(estimates) == ["mean_error_weather", "mean_error_digital"]  # no blur_b, and speckle_noise has no group
+    for names, metric in ((("fog", "snow"), "mean_error_weather"), (("contrast",), "mean_error_digital")):
+        per_image = [np.mean([not cells[n, s][i] for n in names for s in range(1, 6)]) for i in range(30)]
+        expected = mean_interval(np.array(per_image))
+        assert estimates[metric].value == pytest.approx(np.mean(per_image), abs=1e-15)
+        assert (estimates[metric].low, estimates[metric].high) == (
+            pytest.approx(expected.low),
+            pytest.approx(expected.high),
+        )
+    del cells["snow", 4]
+    assert list(mean_error_by_group(cells, groups)) == ["mean_error_digital"]
+
+
+def test_a_part_of_the_fifteen_has_no_mce() -> None:
+    errors = {name: np.full(7, 0.5) for name in [*FIFTEEN[:14], "saturate"]}
+    for part in (
+        errors,
+        {name: errors[name] for name in FIFTEEN[:14]},
+        {**dict.fromkeys(FIFTEEN, np.ones(7)), **errors},
+    ):
+        with pytest.raises(InputError, match="the published fifteen"):
+            mce_15(part)
+        with pytest.raises(InputError, match="the published fifteen"):
+            relative_mce_15(part, np.zeros(7))
 
 
 def test_mce_of_alexnet_is_one() -> None:
@@ -89,6 +137,39 @@ def test_mce_of_a_model_that_is_always_wrong_is_the_greatest_there_is() -> None:
     assert estimate.low < estimate.value
 
 
+def test_relative_mce_of_alexnet_is_one_though_its_images_differ() -> None:
+    n = 100_000
+    answers = np.arange(n) / n
+    errors = {name: answers < error for name, error in ALEXNET_ERRORS.items()}
+    estimate = relative_mce_15(errors, answers < ALEXNET_CLEAN_ERROR)
+    assert estimate.value == pytest.approx(1.0, abs=1e-4)
+    assert (estimate.n, estimate.unit) == (n, "ratio")
+
+
+def test_relative_mce_equals_a_loop_and_its_interval_is_of_pairs() -> None:
+    cells = make_cells(FIFTEEN, 90, seed=4)
+    errors, clean = image_errors(cells), ~make_cells(["fog"], 90, seed=4)["fog", 1]
+    multiples = []
+    for i in range(90):
+        multiple = 0.0
+        for name in FIFTEEN:
+            rise = sum(not cells[name, s][i] for s in range(1, 6)) - 5 * float(clean[i])
+            multiple += rise / (5 * ALEXNET_ERRORS[name] - 5 * ALEXNET_CLEAN_ERROR) / 15
+        multiples.append(multiple)
+    expected = mean_interval(np.array(multiples), bounds=(-20, 20))
+    estimate = relative_mce_15(errors, clean)
+    assert estimate.value == pytest.approx(expected.value, abs=1e-13)
+    assert (estimate.low, estimate.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
+
+
+def test_relative_mce_is_0_for_a_model_that_loses_nothing_and_may_be_negative() -> None:
+    answers = np.arange(40) % 3 == 0
+    assert relative_mce_15(dict.fromkeys(FIFTEEN, answers), answers).value == pytest.approx(0, abs=1e-15)
+    gains = relative_mce_15(dict.fromkeys(FIFTEEN, np.zeros(40)), np.ones(40))
+    greatest = sum(1 / (error - ALEXNET_CLEAN_ERROR) for error in ALEXNET_ERRORS.values()) / 15
+    assert gains.value == pytest.approx(-greatest) and gains.low == pytest.approx(-greatest)
+
+
 def test_incomplete_or_uneven_results_are_named() -> None:
     cells = make_cells(["fog", "snow"], 8)
     with pytest.raises(InputError, match="no or needless snow/3"):
@@ -105,3 +186,7 @@ def test_incomplete_or_uneven_results_are_named() -> None:
         mce_15({name: np.zeros(3) for name in FIFTEEN if name != "frost"})
     with pytest.raises(InputError, match="nan in row 0"):
         mce_15({name: np.array([np.nan]) for name in FIFTEEN})
+    with pytest.raises(InputError, match=r"3 in .*, 2 in clean"):
+        relative_mce_15({name: np.zeros(3) for name in FIFTEEN}, np.zeros(2))
+    with pytest.raises(InputError, match="nan in row 1"):
+        relative_mce_15({name: np.zeros(2) for name in FIFTEEN}, np.array([0, np.nan]))
