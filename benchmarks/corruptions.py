@@ -58,7 +58,7 @@ def read_photographs(folder: Path) -> np.ndarray:
         raise SystemExit(f"{folder} holds {len(files)} images; {BATCH} are needed")
     preprocessing = Preprocessing(size=SIZE, resize=SIZE * 8 // 7)
     arrays = [np.asarray(Image.open(file).convert("RGB")) for file in files]
-    return np.stack([apply_evaluation(array, preprocessing, ready=False) for array in arrays])
+    return np.stack([apply_evaluation(array, preprocessing, ready_size=None) for array in arrays])
 
 
 def pin_core() -> str:

@@ -58,7 +58,7 @@ def read_image(path: Path | None, size: int) -> np.ndarray:
             where=str(path),
             fix="Name a JPEG or PNG file.",
         ) from error
-    return apply_evaluation(image, Preprocessing(size=size, resize=size * 8 // 7), ready=False)
+    return apply_evaluation(image, Preprocessing(size=size, resize=size * 8 // 7), ready_size=None)
 
 
 def draw_sheet(image: np.ndarray, *, seed: int = 0, every: bool = False, title: str = "") -> Image.Image:

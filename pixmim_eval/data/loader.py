@@ -236,10 +236,12 @@ class _EvaluationReader(_Reader):
         self.preprocessing = preprocessing
 
     def prepare(self, images: list[np.ndarray], rows: np.ndarray) -> list[np.ndarray]:
-        ready_size = self.manifest.ready_size
-        if ready_size is not None:
-            _check_sizes(self.manifest, images, rows, (ready_size, ready_size), "declared with @SIZE")
-        return [apply_evaluation(image, self.preprocessing, ready_size is not None) for image in images]
+        manifest = self.manifest
+        places = [f"{manifest.name}, {key}" for key in manifest.keys[rows]]
+        return [
+            apply_evaluation(image, self.preprocessing, manifest.ready_size, place)
+            for image, place in zip(images, places, strict=True)
+        ]
 
 
 class _CropReader(_Reader):
@@ -262,7 +264,7 @@ class _WholeReader(_Reader):
         self.shape = shape
 
     def prepare(self, images: list[np.ndarray], rows: np.ndarray) -> list[np.ndarray]:
-        _check_sizes(self.manifest, images, rows, self.shape, "to be kept in memory")
+        _check_sizes(self.manifest, images, rows, self.shape)
         return images
 
 
@@ -299,7 +301,7 @@ def _probe_shape(manifest: Manifest, budget: int, skip: bool) -> tuple[int, int]
     if not images:
         raise bad[0]
     height, width = images[0].shape[:2]
-    _check_sizes(manifest, images, rows, (height, width), "to be kept in memory")
+    _check_sizes(manifest, images, rows, (height, width))
     if len(manifest) * height * width * 3 > budget:
         raise InputError(
             "decoded images to be kept in memory",
@@ -311,17 +313,15 @@ def _probe_shape(manifest: Manifest, budget: int, skip: bool) -> tuple[int, int]
     return height, width
 
 
-def _check_sizes(
-    manifest: Manifest, images: list[np.ndarray], rows: np.ndarray, shape: tuple[int, int], why: str
-) -> None:
+def _check_sizes(manifest: Manifest, images: list[np.ndarray], rows: np.ndarray, shape: tuple[int, int]) -> None:
     for image, row in zip(images, rows, strict=True):
         if image.shape[:2] != shape:
             raise InputError(
-                f"size of images {why}",
+                "size of images to be kept in memory",
                 expected=f"{shape[0]} x {shape[1]} pixels",
                 found=f"{image.shape[0]} x {image.shape[1]}",
                 where=f"{manifest.name}, {manifest.keys[row]}",
-                fix="Resize the images, or leave out the @SIZE or the wish to keep them in memory.",
+                fix="Resize the images, or leave out the wish to keep them in memory.",
             )
 
 

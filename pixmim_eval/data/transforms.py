@@ -13,29 +13,34 @@ from pixmim_eval.errors import InputError
 from pixmim_eval.types import Manifest, Preprocessing
 
 
-def apply_evaluation(image: np.ndarray, preprocessing: Preprocessing, ready: bool) -> np.ndarray:
+def apply_evaluation(
+    image: np.ndarray, preprocessing: Preprocessing, ready_size: int | None, where: str = "data set"
+) -> np.ndarray:
     """The evaluation geometry: resize the short side, cut the central square; to the bit as torchvision on PIL.
 
     Args:
         image: uint8 [H, W, 3] RGB.
         preprocessing: of the model.
-        ready: the image already has evaluation geometry: it is only resized, where its size is not the model's.
+        ready_size: the image already has evaluation geometry at this many pixels: it is only resized, where that is
+            not the model's size. None: it has not.
+        where: the image's place, for the error message.
 
     Returns:
         uint8 [size, size, 3].
 
     Raises:
-        InputError: an image declared ready is not square, or preprocessing resizes to less than it crops.
+        InputError: an image declared ready has another size, or preprocessing resizes to less than it crops.
     """
     size = preprocessing.size
-    if ready:
-        if image.shape[0] != image.shape[1]:
+    if ready_size is not None:
+        if image.shape[:2] != (ready_size, ready_size):
             raise InputError(
-                "size of an image declared ready",
-                expected="a square image",
-                found=f"{image.shape[0]} x {image.shape[1]} pixels",
-                where="data set",
-                fix="Leave out the @SIZE after the data set's path.",
+                "size of an image that is ready for evaluation",
+                expected=f"{ready_size} x {ready_size} pixels",
+                found=f"{image.shape[0]} x {image.shape[1]}",
+                where=where,
+                fix="Write the size that all images have after the path (PATH@64), or have them resized and cropped: "
+                "PATH without @SIZE, for imagenet-c PATH@files.",
             )
         return resize(image, (size, size), preprocessing.interpolation)
     if preprocessing.resize < size:

@@ -75,7 +75,7 @@ def test_evaluation_gives_every_row_in_order(workers: int) -> None:
     assert torch.cat([batch.index for batch in batches]).tolist() == rows.tolist()
     assert torch.cat([batch.labels for batch in batches]).tolist() == (rows % 3).tolist()
     images = torch.cat([batch.images for batch in batches]).permute(0, 2, 3, 1).numpy()
-    expected = [apply_evaluation(image, preprocessing, False) for image in manifest.source.read(rows.tolist())]
+    expected = [apply_evaluation(image, preprocessing, None) for image in manifest.source.read(rows.tolist())]
     assert np.array_equal(images, np.stack(expected))
 
 

@@ -32,29 +32,30 @@ def test_evaluation_equals_torchvision_to_the_bit(interpolation: str, resize: in
     reference = v2.Compose([v2.Resize(resize, InterpolationMode(interpolation)), v2.CenterCrop(size)])
     for height, width in [(375, 500), (64, 64), (90, 41), (256, 301), (301, 256)]:
         image = random_image(height, width)
-        ours = apply_evaluation(image, Preprocessing(size, resize, interpolation), ready=False)
+        ours = apply_evaluation(image, Preprocessing(size, resize, interpolation), ready_size=None)
         assert np.array_equal(ours, np.asarray(reference(Image.fromarray(image))))
 
 
 def test_a_ready_image_of_the_right_size_is_left_alone() -> None:
     image = random_image(64, 64)
-    assert apply_evaluation(image, Preprocessing(64, 73), ready=True) is image
+    assert apply_evaluation(image, Preprocessing(64, 73), ready_size=64) is image
 
 
-def test_a_ready_image_of_another_size_is_resized_once_and_not_cropped() -> None:
+def test_a_ready_image_is_resized_to_the_models_size_and_not_cropped() -> None:
     image = random_image(64, 64)
-    ours = apply_evaluation(image, Preprocessing(224, 256), ready=True)
+    ours = apply_evaluation(image, Preprocessing(224, 256), ready_size=64)
     assert np.array_equal(ours, np.asarray(Image.fromarray(image).resize((224, 224), Image.Resampling.BICUBIC)))
 
 
-def test_a_ready_image_that_is_not_square_is_refused() -> None:
-    with pytest.raises(InputError, match="64 x 80"):
-        apply_evaluation(random_image(64, 80), Preprocessing(64, 64), ready=True)
+@pytest.mark.parametrize(("height", "width"), [(64, 80), (64, 64), (224, 223), (256, 256)])
+def test_a_ready_image_of_another_size_than_declared_is_refused(height: int, width: int) -> None:
+    with pytest.raises(InputError, match=rf"224 x 224 pixels, found {height} x {width} \(in fog/3, a.jpg\).*PATH@64"):
+        apply_evaluation(random_image(height, width), Preprocessing(224, 256), ready_size=224, where="fog/3, a.jpg")
 
 
 def test_a_resize_below_the_crop_is_refused() -> None:
     with pytest.raises(InputError, match="192"):
-        apply_evaluation(random_image(64, 80), Preprocessing(224, 192), ready=False)
+        apply_evaluation(random_image(64, 80), Preprocessing(224, 192), ready_size=None)
 
 
 def test_the_row_says_what_was_done() -> None:
