@@ -1,7 +1,7 @@
 """Corruptions of ImageNet-C as batched functions of uint8 images, on any device and at any size.
 
-Images are corrupted after evaluation geometry (resize and crop), as in the published sets. The published files were
-stored as JPEG of quality 85 besides; images made here were not, and their rows say source=generated.
+Images are corrupted after evaluation geometry (resize and crop), as in the published sets. Most of those were stored
+as JPEG of quality 85 besides, which is a step of its own here (see STORAGE), and rows say whether it was taken.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from pixmim_eval.seeds import derive_seed, generators
 
 SEVERITIES = (1, 2, 3, 4, 5)
 PARAMETER_SETS = {"imagenet-c": 224, "tiny-imagenet-c": 64, "cifar-c": 32}  # name -> pixels of the published images
+# How the files of each published set were stored. JPEG of quality 85 is what digital.store_as_jpeg does.
+STORAGE = {"imagenet-c": "jpeg-85", "tiny-imagenet-c": "jpeg-85", "cifar-c": "lossless"}
 
 # Values worked on at a time, to stay in a core's cache or in a small part of a GPU's memory; no result depends on it.
 _CORE_VALUES, _GPU_VALUES = 1 << 18, 1 << 24
@@ -30,10 +32,10 @@ class Corruption:
     """One corruption.
 
     Args:
-        group: "noise", "blur", "weather" or "digital".
+        group: "noise", "blur", "weather" or "digital"; "extra" for the four that are for validation.
         function: (images uint8 [B, 3, H, W], parameters of one severity, one generator an image) -> uint8.
         parameters: parameter set -> one entry for each of the five severities.
-        in_mce15: one of the fifteen that a mean corruption error averages over (the others are for validation).
+        in_mce15: one of the fifteen that a mean corruption error averages over, all but the extra ones.
     """
 
     group: str
@@ -51,15 +53,25 @@ CORRUPTIONS: dict[str, Corruption] = {
     "contrast": Corruption("digital", digital.contrast, digital.CONTRAST),
     "pixelate": Corruption("digital", digital.pixelate, digital.PIXELATE),
     "jpeg_compression": Corruption("digital", digital.jpeg_compression, digital.JPEG_COMPRESSION),
-    "gaussian_blur": Corruption("blur", blur.gaussian_blur, blur.GAUSSIAN_BLUR, in_mce15=False),
-    "saturate": Corruption("digital", digital.saturate, digital.SATURATE, in_mce15=False),
+    "speckle_noise": Corruption("extra", noise.speckle_noise, noise.SPECKLE_NOISE, in_mce15=False),
+    "gaussian_blur": Corruption("extra", blur.gaussian_blur, blur.GAUSSIAN_BLUR, in_mce15=False),
+    "saturate": Corruption("extra", digital.saturate, digital.SATURATE, in_mce15=False),
 }
 
 # The published fifteen that an mCE averages over.
 STANDARD = tuple(name for name, corruption in CORRUPTIONS.items() if corruption.in_mce15)
 
 
-def corrupt(images: Tensor, name: str, severity: int, *, seed: int, index: Tensor, parameters: str = "auto") -> Tensor:
+def corrupt(
+    images: Tensor,
+    name: str,
+    severity: int,
+    *,
+    seed: int,
+    index: Tensor,
+    parameters: str = "auto",
+    jpeg_step: bool = False,
+) -> Tensor:
     """Corrupted images.
 
     A pixel depends on its image and on (seed, index of the image, name, severity), and on nothing else in the batch.
@@ -72,6 +84,8 @@ def corrupt(images: Tensor, name: str, severity: int, *, seed: int, index: Tenso
         seed: of the run.
         index: int64 [B], the row of each image in its data set.
         parameters: a key of PARAMETER_SETS, or "auto" (see resolve_parameters).
+        jpeg_step: give images as the published files of the parameter set decode: stored as JPEG of quality 85, but for
+            "cifar-c", whose files are lossless.
 
     Returns:
         uint8 [B, 3, H, W] on the images' device, clipped and truncated (not rounded) as the published code does.
@@ -89,11 +103,28 @@ def corrupt(images: Tensor, name: str, severity: int, *, seed: int, index: Tenso
         )
     severity = int(severity)  # NumPy's integers would name another seed
     _check_images(images, index)
-    values = corruption.parameters[resolve_parameters(parameters, min(images.shape[-2:]))][severity - 1]
+    parameters = resolve_parameters(parameters, min(images.shape[-2:]))
+    values = corruption.parameters[parameters][severity - 1]
     numbers = generators(derive_seed(seed, name, severity), index, images.device)
     values_at_a_time = _CORE_VALUES if images.device.type == "cpu" else _GPU_VALUES
     piece = max(1, values_at_a_time // images[0].numel())
-    return torch.cat([corruption.function(part, values, numbers) for part in images.split(piece)])
+    corrupted = torch.cat([corruption.function(part, values, numbers) for part in images.split(piece)])
+    return corrupted if describe_storage(parameters, jpeg_step) == "lossless" else digital.store_as_jpeg(corrupted)
+
+
+def describe_storage(parameters: str, jpeg_step: bool) -> str:
+    """How corrupted images were stored before a model sees them, for a result row: "jpeg-85" or "lossless".
+
+    Args:
+        parameters: a key of PARAMETER_SETS, as resolve_parameters gives it.
+        jpeg_step: whether images were given as the published files decode.
+
+    Raises:
+        InputError: another name.
+    """
+    if parameters not in STORAGE:
+        raise _complain_about_parameters(parameters, expected=", ".join(STORAGE))
+    return STORAGE[parameters] if jpeg_step else "lossless"
 
 
 def resolve_names(words: Sequence[str]) -> tuple[str, ...]:
@@ -122,16 +153,20 @@ def resolve_parameters(parameters: str, size: int) -> str:
     if parameters in PARAMETER_SETS:
         return parameters
     if parameters != "auto":
-        raise InputError(
-            "parameters of the corruptions",
-            expected="auto, " + ", ".join(PARAMETER_SETS),
-            found=repr(parameters),
-            where="parameters",
-            fix="Choose one of them.",
-        )
+        raise _complain_about_parameters(parameters, expected=", ".join(("auto", *PARAMETER_SETS)))
     if size >= 128:
         return "imagenet-c"
     return "tiny-imagenet-c" if size >= 48 else "cifar-c"
+
+
+def _complain_about_parameters(parameters: str, expected: str) -> InputError:
+    return InputError(
+        "parameters of the corruptions",
+        expected=expected,
+        found=repr(parameters),
+        where="parameters",
+        fix="Choose one of them.",
+    )
 
 
 def _find_corruption(name: str) -> Corruption:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from pixmim_eval.corruptions.pixels import from_hsv, to_hsv, truncate
+from pixmim_eval.corruptions.pixels import change_hsv, truncate
 
 # Factor about the mean of each channel.
 CONTRAST = {
@@ -57,8 +58,7 @@ def saturate(images: Tensor, parameters: tuple[float, float], _: Iterator[torch.
     Source: Hendrycks and Dietterich, ICLR 2019, appendix B; hendrycks/robustness `saturate`.
     """
     factor, addend = parameters
-    hue, saturation, value = to_hsv(images)
-    return from_hsv(hue, saturation.mul_(factor).add_(addend).clamp_(0, 1), value)
+    return change_hsv(images, factor=factor, addend=addend)
 
 
 def pixelate(images: Tensor, factor: float, _: Iterator[torch.Generator]) -> Tensor:
@@ -67,58 +67,68 @@ def pixelate(images: Tensor, factor: float, _: Iterator[torch.Generator]) -> Ten
     Source: Hendrycks and Dietterich, ICLR 2019, section 4.1; hendrycks/robustness `pixelate`.
     """
     height, width = images.shape[-2:]
-    levels = images.to(torch.int32)
-    for dimension, size in ((3, int(width * factor)), (2, int(height * factor)), (3, width), (2, height)):
-        levels = _resample_box(levels, dimension, max(1, size))
-    return levels.to(torch.uint8)
+    small = _shrink(_shrink(images, 3, max(1, int(width * factor))), 2, max(1, int(height * factor)))
+    rows, columns = (_find_boxes(small.shape[d], images.shape[d], images.device)[0] for d in (2, 3))
+    return _pick(small, 3, columns).index_select(2, rows)
 
 
-def _resample_box(levels: Tensor, dimension: int, size: int) -> Tensor:
-    """Bytes in int32, resampled along one dimension in PIL's fixed-point arithmetic."""
-    index, weights = (torch.from_numpy(a).to(levels.device) for a in _box_taps(levels.shape[dimension], size))
-    if len(index) == 1:
-        return levels.index_select(dimension, index[0])
-    shape = [size if d == dimension else 1 for d in range(4)]
-    total = torch.full((), 1 << (_WEIGHT_BITS - 1), dtype=torch.int32, device=levels.device)
-    for taps, weight in zip(index, weights, strict=True):
-        total = total + levels.index_select(dimension, taps) * weight.view(shape)
-    return (total >> _WEIGHT_BITS).clamp_(max=255)
+def _shrink(images: Tensor, dimension: int, size: int) -> Tensor:
+    """Means over boxes along one dimension (2 or 3), in PIL's fixed-point arithmetic: differences of running sums."""
+    starts, ends, weights = _find_boxes(images.shape[dimension], size, images.device)
+    sums = F.pad(images, (1, 0) if dimension == 3 else (0, 0, 1, 0)).cumsum(dimension, dtype=torch.int32)
+    totals = _pick(sums, dimension, ends).sub_(_pick(sums, dimension, starts))
+    totals.mul_(weights if dimension == 3 else weights[:, None]).add_(1 << (_WEIGHT_BITS - 1))
+    return totals.bitwise_right_shift_(_WEIGHT_BITS).to(torch.uint8)
 
 
-@cache
-def _box_taps(source: int, target: int) -> tuple[np.ndarray, np.ndarray]:
-    """Source positions and fixed-point weights [taps, target]: the box is whole pixels, those whose centre is in it."""
+def _pick(values: Tensor, dimension: int, index: Tensor) -> Tensor:
+    if dimension == 2:
+        return values.index_select(2, index)
+    return values.gather(3, index.expand(*values.shape[:3], -1))  # twice as fast as index_select along rows
+
+
+@lru_cache(maxsize=256)
+def _find_boxes(source: int, target: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Start, end and fixed-point weight (int32 [target]) of each box: whole pixels, those whose centre is in it."""
     scale = source / target
     width = max(scale, 1.0)
     centres = (np.arange(target) + 0.5) * scale
-    first = np.maximum((centres - width / 2 + 0.5).astype(int), 0)
-    positions = first + np.arange(int(np.ceil(width)) + 1)[:, None]
+    positions = np.maximum((centres - width / 2 + 0.5).astype(int), 0) + np.arange(int(np.ceil(width)) + 1)[:, None]
     distance = (positions - centres + 0.5) * (1 / width)
     inside = (distance > -0.5) & (distance <= 0.5) & (positions < source)
     counts = inside.sum(axis=0)
-    weights = np.where(inside, np.floor((1 << _WEIGHT_BITS) / counts + 0.5), 0).astype(np.int32)
-    used = inside.any(axis=1)
-    if (counts == 1).all():
-        return np.where(inside, positions, 0).sum(axis=0)[None], np.full((1, target), 1 << _WEIGHT_BITS, np.int32)
-    return np.minimum(positions, source - 1)[used], weights[used]
+    starts = positions[inside.argmax(axis=0), np.arange(target)]
+    weights = np.floor((1 << _WEIGHT_BITS) / counts + 0.5).astype(np.int32)
+    starts, ends, weights = (torch.from_numpy(array).to(device) for array in (starts, starts + counts, weights))
+    return starts, ends, weights
 
 
 def jpeg_compression(images: Tensor, quality: int, _: Iterator[torch.Generator]) -> Tensor:
-    """Stores and reads the image as JPEG (libjpeg's default: 4:2:0).
+    """Stores and reads the image as JPEG.
 
     Source: Hendrycks and Dietterich, ICLR 2019, section 4.1; hendrycks/robustness `jpeg_compression`.
     """
+    return store_as_jpeg(images, quality)
 
-    def compress(image: np.ndarray) -> np.ndarray:
+
+def store_as_jpeg(images: Tensor, quality: int = 85) -> Tensor:
+    """What images uint8 [B, 3, H, W] are once they were stored as JPEG files of a quality (1 … 100) and read again.
+
+    Source: hendrycks/robustness, ImageNet-C/create_c/make_imagenet_c.py, which saves every corrupted image by PIL with
+        quality 85 (4:2:0, libjpeg's default).
+    Differs: the published `optimize=True` makes smaller files of the same pixels.
+    """
+
+    def store(channels: np.ndarray) -> np.ndarray:
         buffer = io.BytesIO()
-        Image.fromarray(image).save(buffer, "JPEG", quality=quality)
-        return np.asarray(Image.open(buffer))
+        Image.merge("RGB", [Image.fromarray(channel) for channel in channels]).save(buffer, "JPEG", quality=quality)
+        return np.stack([np.asarray(channel) for channel in Image.open(buffer).split()])
 
-    arrays = images.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    arrays = images.cpu().numpy()
     threads = min(torch.get_num_threads(), len(arrays))
     if threads == 1:  # a pool of one costs as much as the compression of a small image
-        compressed = [compress(array) for array in arrays]
+        stored = [store(array) for array in arrays]
     else:
         with ThreadPoolExecutor(threads) as pool:
-            compressed = list(pool.map(compress, arrays))
-    return torch.from_numpy(np.stack(compressed)).permute(0, 3, 1, 2).contiguous().to(images.device)
+            stored = list(pool.map(store, arrays))
+    return torch.from_numpy(np.stack(stored)).to(images.device)
