@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from importlib import resources
 
 import numpy as np
 
@@ -17,6 +18,16 @@ def imagenet_space() -> LabelSpace:
     from timm.data import ImageNetInfo  # seconds to import, and most uses of this package never need it
 
     return LabelSpace("imagenet-1k", tuple(ImageNetInfo("imagenet-1k").label_names()))
+
+
+@cache
+def subset_classes(name: str) -> tuple[str, ...]:
+    """The 200 classes of "imagenet-a" or "imagenet-r" as WordNet ids, sorted.
+
+    Source: timm/data/_info/imagenet_a_synsets.txt and imagenet_r_synsets.txt.
+    """
+    file = resources.files("timm.data").joinpath("_info", f"{name.replace('-', '_')}_synsets.txt")
+    return tuple(sorted(file.read_text("utf-8").split()))
 
 
 def resolve_names(names: Sequence[str]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from timm.data import ImageNetInfo
 
-from pixmim_eval.data.imagenet import imagenet_space, map_labels, resolve_names
+from pixmim_eval.data.imagenet import imagenet_space, map_labels, resolve_names, subset_classes
 from pixmim_eval.errors import InputError
 from pixmim_eval.types import LabelSpace
 
@@ -27,6 +27,16 @@ def test_imagenet_has_its_thousand_classes_in_order() -> None:
         999: "n15075141",
     }  # golden retriever, …
     assert {index: classes[index] for index in known} == known
+
+
+def test_imagenet_a_and_r_have_two_hundred_classes_each_and_share_86() -> None:
+    adversarial, renditions = subset_classes("imagenet-a"), subset_classes("imagenet-r")
+    assert (len(set(adversarial)), len(set(renditions))) == (200, 200)
+    assert len({*adversarial} & {*renditions}) == 86
+    for classes, published in ((adversarial, [6, 11, 13, 15, 17]), (renditions, [1, 2, 4, 6, 8])):
+        places = map_labels(LabelSpace("x", classes), imagenet_space())
+        assert places[:5].tolist() == published  # the first of the lists in the authors' code
+        assert list(places) == sorted(places)
 
 
 def test_labels_map_to_their_place_in_the_model() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import pickle
 import shutil
@@ -24,56 +23,18 @@ from pixmim_eval.data.imagenet import imagenet_space
 from pixmim_eval.data.sources.decode import decode
 from pixmim_eval.errors import BadImageError, InputError
 from pixmim_eval.types import Manifest
-
-TENCH, GOLDFISH, SHARK = "n01440764", "n01443537", "n01484850"
-
-
-def pixels(seed: int, height: int = 9, width: int = 12) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def encode(image: Image.Image | np.ndarray, kind: str = "png", **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-
-
-def write_classes(root: Path, names: tuple[str, ...] = (GOLDFISH, TENCH), count: int = 3) -> None:
-    for number, name in enumerate(names):
-        for image in range(count):
-            write(root / name / f"{image}.png", encode(pixels(10 * number + image)))
-
-
-def write_parquet(path: Path, labels: list[int], metadata: dict[str, str] | None = None, **columns: list[str]) -> None:
-    images = [{"bytes": encode(pixels(row)), "path": f"{path.stem}-{row}.png"} for row in range(len(labels))]
-    struct = pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()})
-    table = pyarrow.table({"image": pyarrow.array(images, struct), "label": pyarrow.array(labels, "int64"), **columns})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pyarrow.parquet.write_table(table.replace_schema_metadata(metadata), path, row_group_size=4)
-
-
-def write_tar(path: Path, members: dict[str, bytes], mode: str = "w:") -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
-        for name, data in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-
-
-def class_names(manifest: Manifest) -> list[str]:
-    return [manifest.label_space.classes[label] for label in manifest.labels]
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
+from tests.data.files import (
+    GOLDFISH,
+    SHARK,
+    TENCH,
+    class_names,
+    encode,
+    pixels,
+    write,
+    write_classes,
+    write_parquet,
+    write_tar,
+)
 
 # Image kinds
 
@@ -198,6 +159,33 @@ def test_integer_class_folders_are_refused_with_the_way_out(tmp_path: Path) -> N
     with pytest.raises(InputError, match=r"integers: 0, 1, 10.*Rename them to WordNet ids"):
         open_manifest(tmp_path)
     assert len(open_manifest(tmp_path, labelled=False)) == 9
+
+
+def test_numbers_are_places_in_a_list_where_the_data_set_is_published_so(tmp_path: Path) -> None:
+    write_classes(tmp_path, ("0", "2", "10", "11"), count=1)
+    numbered = [f"class-{chr(ord('l') - number)}" for number in range(12)]  # 0 is the last in order of names
+    manifest = open_manifest(tmp_path, numbered=numbered)
+    assert [key.split("/")[0] for key in manifest.keys] == ["0", "10", "11", "2"]  # strings sort so
+    assert class_names(manifest) == [numbered[0], numbered[10], numbered[11], numbered[2]]
+    assert manifest.label_space.classes == ("class-a", "class-b", "class-j", "class-l")
+    with pytest.raises(InputError, match="numbers from 0 to 10, found integers: 11"):
+        open_manifest(tmp_path, numbered=numbered[:11])
+    write_classes(tmp_path, ("00",), count=1)
+    with pytest.raises(InputError, match="declared more than once: class-l"):
+        open_manifest(tmp_path, numbered=numbered)
+
+
+def test_a_role_that_is_no_split_takes_val_or_the_only_part(tmp_path: Path) -> None:
+    write_classes(tmp_path / "one" / "test", count=1)
+    assert len(open_manifest(tmp_path / "one", role="rendition")) == 2
+    write_classes(tmp_path / "two" / "train", count=1)
+    write_classes(tmp_path / "two" / "val", count=2)
+    assert len(open_manifest(tmp_path / "two", role="rendition")) == 4
+    write_parquet(tmp_path / "three" / "test-00000-of-00001.parquet", [0, 0], wnid=[TENCH, TENCH])
+    assert open_manifest(tmp_path / "three", role="rendition").name == "three-test"
+    write_parquet(tmp_path / "three" / "train-00000-of-00001.parquet", [0], wnid=[TENCH])
+    with pytest.raises(InputError, match=r"val, or one part only, found test-00000-of-00001\.parquet, train-"):
+        open_manifest(tmp_path / "three", role="rendition")
 
 
 def test_unlabelled_images_serve_pretraining_only(tmp_path: Path) -> None:
@@ -504,6 +492,9 @@ def test_a_hub_id_opens_through_datasets(stand_in_hub: None) -> None:
     assert np.array_equal(manifest.source.read([1])[0], pixels(1))
     with pytest.raises(InputError, match="hub:someone/fruit:train"):
         open_manifest("hub:someone/fruit", role="test")
+    with pytest.raises(InputError, match="expected fog_3, found train, validation"):
+        open_manifest("hub:someone/fruit:fog_3")
+    assert len(open_manifest("hub:someone/fruit:train[:2]")) == 2
 
 
 # Real data

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 import re
-from itertools import product
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from pixmim_eval.data.sources.assemble import IMAGE_SUFFIXES, NO_LABELS
+from pixmim_eval.data.sources.assemble import IMAGE_SUFFIXES, NO_LABELS, name_numbers
 from pixmim_eval.data.sources.folder import open_folder
 from pixmim_eval.data.sources.hub import open_hub
 from pixmim_eval.data.sources.parquet import open_parquet
+from pixmim_eval.data.sources.patterns import SPLITS, find_files, find_split, name_files
 from pixmim_eval.data.sources.tar import open_tar
 from pixmim_eval.errors import InputError
 from pixmim_eval.types import Manifest
 
-_SPLITS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 _OPENERS = {".parquet": open_parquet, ".tar": open_tar}
 
 
 def open_manifest(
-    path_or_name: str | os.PathLike[str], *, role: str = "val", labelled: bool = True, seed: int = 0
+    path_or_name: str | os.PathLike[str],
+    *,
+    role: str = "val",
+    labelled: bool = True,
+    seed: int = 0,
+    numbered: Sequence[str] | None = None,
 ) -> Manifest:
     """Open a data set.
 
@@ -36,10 +40,11 @@ def open_manifest(
             - hub:NAME[:SPLIT];
             - builtin:shapes16[:VARIANT][@SIZE].
             A path ending in @SIZE declares that the images already have evaluation geometry at SIZE pixels.
-        role: which part to take where the folder holds several: "train", "val" (also "validation"), "test"; the
-            variant of shapes16 where none is named.
+        role: which part to take where the folder holds several: "train", "val" (also "validation"), "test"; for any
+            other role val, or else the only part; the variant of shapes16 where none is named.
         labelled: False for pretraining: labels are -1 throughout, and images need none.
         seed: of data that is generated.
+        numbered: what classes called 0, 1, 2 … are, in a data set that is published so; None refuses them.
 
     Raises:
         InputError: nothing there, nothing in it, or labels without a clear meaning.
@@ -56,7 +61,7 @@ def open_manifest(
             fix="Check that the file or link is whole and may be read.",
         ) from error
     if labelled:
-        return manifest
+        return name_numbers(manifest, numbered, text)
     return dataclasses.replace(manifest, labels=np.full(len(manifest), -1, dtype=np.int64), label_space=NO_LABELS)
 
 
@@ -94,7 +99,7 @@ def _open_path(text: str, role: str, labelled: bool) -> Manifest:
     path = Path(text)
     if path.is_dir():
         return _open_directory(path, role, labelled)
-    files = [path] if path.exists() else _expand(text)
+    files = find_files(text)
     suffixes = sorted({file.suffix for file in files})
     if len(suffixes) != 1 or suffixes[0] not in _OPENERS:
         raise InputError(
@@ -104,14 +109,14 @@ def _open_path(text: str, role: str, labelled: bool) -> Manifest:
             where=text,
             fix="Point at the folder, or unpack the file: compressed tar files cannot be read by seeking.",
         )
-    return _OPENERS[suffixes[0]](files, _name_files(files), labelled)
+    return _OPENERS[suffixes[0]](files, name_files(files), labelled)
 
 
 def _open_directory(path: Path, role: str, labelled: bool) -> Manifest:
-    parts = {part: [path / name] for name, part in _SPLITS.items() if (path / name).is_dir()}
+    parts = {part: [path / name] for name, part in SPLITS.items() if (path / name).is_dir()}
     if parts:
-        (path,) = _pick_role(parts, role, path)
-    name = f"{path.resolve().parent.name}-{path.name}" if path.name in _SPLITS else path.resolve().name
+        (path,) = parts[_pick_part(parts, role, path)]
+    name = f"{path.resolve().parent.name}-{path.name}" if path.name in SPLITS else path.resolve().name
     found = _find_formats(path)
     if len(found) > 1:
         raise InputError(
@@ -121,13 +126,15 @@ def _open_directory(path: Path, role: str, labelled: bool) -> Manifest:
             where=str(path),
             fix="Give each format its own folder, or name the files: 'folder/*.parquet'.",
         )
-    for suffix, opener in _OPENERS.items():
-        if files := found.get(suffix):
+    for ending, opener in _OPENERS.items():
+        if files := found.get(ending):
             by_split: dict[str, list[Path]] = {}
             for file in files:
-                by_split.setdefault(_find_split(file), []).append(file)
-            picked = by_split[""] if list(by_split) == [""] else _pick_role(by_split, role, path)
-            return opener(picked, name if name.endswith(f"-{role}") else f"{name}-{role}", labelled)
+                by_split.setdefault(find_split(file), []).append(file)
+            part = "" if list(by_split) == [""] else _pick_part(by_split, role, path)
+            suffix = part or (role if role in SPLITS else "")
+            full_name = name if not suffix or name.endswith(f"-{suffix}") else f"{name}-{suffix}"
+            return opener(by_split[part], full_name, labelled)
     return open_folder(path, name, labelled)
 
 
@@ -145,65 +152,23 @@ def _find_formats(path: Path) -> dict[str, list[Path]]:
     return {ending: sorted(files) for ending, files in found.items()}
 
 
-def _find_split(file: Path) -> str:
-    """The split that a file's name holds as a word (train-00000-of-00004.parquet), "" for none."""
-    return next((_SPLITS[word] for word in re.split(r"[-_.]", file.stem) if word in _SPLITS), "")
+def _pick_part(parts: Mapping[str, list[Path]], role: str, where: Path) -> str:
+    """The part that goes with the role: for one that no data set calls a split, such as "sketch", val or the only part.
 
-
-def _pick_role(parts: dict[str, list[Path]], role: str, where: Path) -> list[Path]:
-    """The part that goes with the role; the only one for roles such as "sketch", which no data set calls a split."""
+    Raises:
+        InputError: no part goes with it.
+    """
     if role in parts:
-        return parts[role]
-    if len(parts) == 1 and role not in _SPLITS:
-        return next(iter(parts.values()))
+        return role
+    if role not in SPLITS:
+        if "val" in parts:
+            return "val"
+        if len(parts) == 1:
+            return next(iter(parts))
     raise InputError(
         "part of the data set",
-        expected=role,
+        expected=role if role in SPLITS else "val, or one part only",
         found=", ".join(sorted(path.name for paths in parts.values() for path in paths)[:3]),
         where=str(where),
         fix="Name the folder or the files that hold it.",
-    )
-
-
-def _name_files(files: list[Path]) -> str:
-    """The first file's name without its shard number; with the folder's in front where that is only a split."""
-    stem = (
-        re.sub(r"-?\d+(-of-\d+)?$", "", files[0].stem) if len(files) > 1 or "-of-" in files[0].stem else files[0].stem
-    )
-    return f"{files[0].resolve().parent.name}-{stem}" if stem in _SPLITS or not stem else stem
-
-
-def _expand(text: str) -> list[Path]:
-    """The files of a brace range or a glob."""
-    pieces = re.split(r"\{(\d+)\.\.(\d+)\}", text)
-    ranges = [
-        [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]
-        for first, last in zip(pieces[1::3], pieces[2::3], strict=True)
-    ]
-    patterns = [
-        "".join(part for pair in zip(pieces[::3], [*numbers, ""], strict=True) for part in pair)
-        for numbers in product(*ranges)
-    ]
-    files: list[Path] = []
-    for pattern in patterns:
-        path = Path(pattern)
-        found = [path] if path.exists() else sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
-        if not found:
-            raise _missing_path(pattern)
-        files += found
-    return files
-
-
-def _missing_path(text: str) -> InputError:
-    """Names what resembles the first part of the path that does not exist."""
-    path = Path(text)
-    while not path.parent.exists():
-        path = path.parent
-    similar = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=3)
-    return InputError(
-        "path of the data set",
-        expected="an existing file or folder",
-        found=f"no {path.name} in {path.parent.resolve()}",
-        where=text,
-        fix=f"Did you mean {' or '.join(similar)}?" if similar else "Check the path.",
     )

@@ -7,7 +7,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -77,17 +77,9 @@ def sort_labels(labels: CodedLabels, where: str) -> tuple[LabelSpace, np.ndarray
     """The label space with its classes in sorted order, and int64 [N] labels that index it.
 
     Raises:
-        InputError: integer class names, a class declared twice, or a code without a name.
+        InputError: a class declared twice, or a code without a name.
     """
     names, codes = labels.names, labels.codes
-    if all(name.isdecimal() for name in names):
-        raise InputError(
-            "class names",
-            expected="WordNet ids (n01440764) or words",
-            found=f"integers: {', '.join(list(names)[:3])}",
-            where=where,
-            fix="Rename them to WordNet ids or class names: which class number 0 is differs between code bases.",
-        )
     classes = tuple(sorted(set(names)))
     if len(classes) < len(names):
         twice = [name for name in classes if list(names).count(name) > 1]
@@ -109,6 +101,31 @@ def sort_labels(labels: CodedLabels, where: str) -> tuple[LabelSpace, np.ndarray
         )
     place = {name: index for index, name in enumerate(classes)}
     return _name_space(classes), np.array([place[name] for name in names], dtype=np.int64)[codes]
+
+
+def name_numbers(manifest: Manifest, numbered: Sequence[str] | None, where: str) -> Manifest:
+    """The manifest with class numbered[k] in place of a class called k; as it is where classes have names.
+
+    The number counts, not the place: "10" comes before "2" in the order of names.
+
+    Raises:
+        InputError: numbers where `numbered` is None, or that it does not reach.
+    """
+    names = manifest.label_space.classes
+    if not all(name.isdecimal() for name in names):
+        return manifest
+    strange = [name for name in names if numbered is None or int(name) >= len(numbered)]
+    if numbered is None or strange:
+        raise InputError(
+            "class names",
+            expected=f"numbers from 0 to {len(numbered) - 1}" if numbered else "WordNet ids (n01440764) or words",
+            found=f"integers: {', '.join(strange[:3])}",
+            where=where,
+            fix="Rename them to WordNet ids or class names: which class number 0 is differs between code bases.",
+        )
+    labels = CodedLabels(manifest.labels, [numbered[int(name)] for name in names])
+    space, rows = sort_labels(labels, where)
+    return replace(manifest, labels=rows, label_space=space)
 
 
 def _name_space(classes: tuple[str, ...]) -> LabelSpace:
