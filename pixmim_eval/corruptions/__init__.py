@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pixmim_eval.corruptions import blur, digital, noise, weather
+from pixmim_eval.corruptions import blur, digital, frost, noise, weather
 from pixmim_eval.errors import InputError
 from pixmim_eval.seeds import derive_seed, generators
 
@@ -49,6 +49,9 @@ CORRUPTIONS: dict[str, Corruption] = {
     "shot_noise": Corruption("noise", noise.shot_noise, noise.SHOT_NOISE),
     "impulse_noise": Corruption("noise", noise.impulse_noise, noise.IMPULSE_NOISE),
     "defocus_blur": Corruption("blur", blur.defocus_blur, blur.DEFOCUS_BLUR),
+    "snow": Corruption("weather", weather.snow, weather.SNOW),
+    "frost": Corruption("weather", frost.frost, frost.FROST),
+    "fog": Corruption("weather", weather.fog, weather.FOG),
     "brightness": Corruption("weather", weather.brightness, weather.BRIGHTNESS),
     "contrast": Corruption("digital", digital.contrast, digital.CONTRAST),
     "pixelate": Corruption("digital", digital.pixelate, digital.PIXELATE),
