@@ -8,21 +8,28 @@ from pathlib import Path
 
 from pixmim_eval.data import open_manifest
 from pixmim_eval.data.shapes16 import VARIANTS
+from pixmim_eval.data.sources.corrupted import open_corrupted
+from pixmim_eval.data.sources.published import PUBLISHED, open_published
 from pixmim_eval.errors import InputError
+from pixmim_eval.metrics.corruption_error import ALEXNET_ERRORS
 from pixmim_eval.suites import EvaluationSuite
 from pixmim_eval.types import Manifest
 
 DEFAULT_DATA = "builtin:shapes16"
+CORRUPTED = "imagenet-c"
 
 
-def open_data(texts: Sequence[str], suite: EvaluationSuite, *, with_train: bool) -> dict[str, Manifest]:
-    """The data sets that --data names, by role.
+def open_data(
+    texts: Sequence[str], suite: EvaluationSuite, *, with_train: bool, corruptions: Sequence[str] = ()
+) -> dict[str, Manifest]:
+    """The data sets that --data names, by role; each cell of ImageNet-C under "imagenet-c/CORRUPTION/SEVERITY".
 
     Args:
         texts: "ROLE=PATH" or "PATH"; a PATH is role val, and also train where it has such a part; the built-in data set
             without a variant is all the roles that it has. A named role goes before one so implied.
         suite: knows which roles there are.
         with_train: a model needs training images for its head.
+        corruptions: those to open in ImageNet-C; () for the published fifteen.
 
     Raises:
         InputError: unknown role, a role named twice, a missing role, or whatever opening finds.
@@ -41,7 +48,13 @@ def open_data(texts: Sequence[str], suite: EvaluationSuite, *, with_train: bool)
             where="--data",
             fix=f"Add --data {missing[0]}=PATH.",
         )
-    data = {role: _open(path, role) for role, path in paths.items()}
+    data: dict[str, Manifest] = {}
+    for role, path in paths.items():
+        if role == CORRUPTED:
+            cells = open_corrupted(path, corruptions or tuple(ALEXNET_ERRORS))
+            data |= {f"{CORRUPTED}/{name}/{severity}": manifest for (name, severity), manifest in cells.items()}
+        else:
+            data[role] = open_published(path, role) if role in PUBLISHED else open_manifest(path, role=role)
     _check_train_is_apart(data)
     return data
 
@@ -89,12 +102,6 @@ def _imply_roles(path: str, known: Sequence[str], with_train: bool) -> list[str]
 def _has_train_part(folder: Path) -> bool:
     patterns = ("train*.parquet", "train*.tar", "data/train*.parquet", "data/train*.tar")
     return (folder / "train").is_dir() or any(True for pattern in patterns for _ in folder.glob(pattern))
-
-
-def _open(path: str, role: str) -> Manifest:
-    """A data set in a role: files have the parts train and val only, of which every scored role takes the latter."""
-    part = role if role == "train" or path.startswith("builtin:") else "val"
-    return open_manifest(path, role=part)
 
 
 def _check_train_is_apart(data: dict[str, Manifest]) -> None:
