@@ -7,11 +7,16 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+from timm.data import ImageNetInfo
+from torch import Tensor, nn
 
 from pixmim_eval.errors import InputError
 from pixmim_eval.models.checkpoints import Checkpoint, load
 from pixmim_eval.models.timm_models import load_timm
-from pixmim_eval.types import Model, Preprocessing
+from pixmim_eval.models.vit import Classifier
+from pixmim_eval.types import LabelSpace, Model, Preprocessing, Tokens
 
 SHIPPED = Path(__file__).parent / "shipped"
 
@@ -59,16 +64,41 @@ def _expand(patterns: Sequence[str]) -> list[Path]:
     return paths
 
 
+class ClassifyingEncoder(nn.Module):
+    """An encoder with the classifier that its file brings along: `tokens` of the one, logits of both."""
+
+    def __init__(self, encoder: Any, classifier: Classifier) -> None:
+        super().__init__()
+        self.encoder, self.classifier = encoder, classifier
+        self.dim, self.patch = encoder.dim, encoder.patch
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [B, K]."""
+        return self.classifier(self.encoder.tokens(images))
+
+    def tokens(self, images: Tensor) -> Tokens:
+        """See types.Encoder."""
+        return self.encoder.tokens(images)
+
+
 def _from_checkpoint(checkpoint: Checkpoint) -> Model:
     size = checkpoint.image_size
-    return Model(
+    preprocessing = Preprocessing(size=size, resize=size * 8 // 7 if size >= 224 else size)  # 256 for 224
+    if checkpoint.mean and checkpoint.std:
+        preprocessing = replace(preprocessing, mean=checkpoint.mean, std=checkpoint.std)
+    model = Model(
         name=checkpoint.method if checkpoint.epoch is None else f"{checkpoint.method}-{checkpoint.epoch}",
         digest=checkpoint.digest,
         encoder=checkpoint.encoder,
-        preprocessing=Preprocessing(size=size, resize=size * 8 // 7 if size >= 224 else size),  # 256 for 224
+        preprocessing=preprocessing,
         method=checkpoint.method,
         epoch=checkpoint.epoch,
     )
+    if checkpoint.classifier is None or checkpoint.classifier.classes != 1000:  # what other labels mean is unknown
+        return model
+    both = ClassifyingEncoder(checkpoint.encoder, checkpoint.classifier)
+    space = LabelSpace("imagenet-1k", tuple(ImageNetInfo("imagenet-1k").label_names()))
+    return replace(model, encoder=both, classify=both, label_space=space)
 
 
 def _name_apart(models: list[Model], paths: list[Path]) -> list[Model]:

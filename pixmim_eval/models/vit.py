@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
-from timm.layers import LayerNorm, PatchEmbed, resample_abs_pos_embed
+from timm.layers import LayerNorm, PatchEmbed
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,6 +28,8 @@ class Architecture:
 
 
 ARCHITECTURES = {
+    "vit-ti16": Architecture(patch=16, dim=192, depth=12, heads=3),
+    "vit-s16": Architecture(patch=16, dim=384, depth=12, heads=6),
     "vit-b16": Architecture(patch=16, dim=768, depth=12, heads=12),
     "vit-l16": Architecture(patch=16, dim=1024, depth=24, heads=16),
     "vit-h14": Architecture(patch=14, dim=1280, depth=32, heads=16),
@@ -38,14 +42,28 @@ class VisionTransformer(nn.Module):
     Args:
         image_size: side of the square input in pixels, a multiple of architecture.patch.
         architecture: see Architecture.
+        layer_scale: initial value of a learned factor on every channel of every residual branch (1e-4 in DeiT III);
+            None for none.
+        final_norm: normalise the tokens at the end. Networks fine-tuned with mean pooling do not: their classifier
+            normalises what it pooled.
+        epsilon: of every LayerNorm.
 
     Raises:
         InputError: image_size is not a multiple of the patch, or the width not one of the number of heads and of 4.
 
-    Source: ViT (arXiv 2010.11929); MAE (arXiv 2111.06377) appendix A.1; LayerNorm eps 1e-6.
+    Source: ViT (arXiv 2010.11929); MAE (arXiv 2111.06377) appendix A.1; LayerNorm eps 1e-6. LayerScale: CaiT
+        (arXiv 2103.17239), DeiT III (arXiv 2204.07118).
     """
 
-    def __init__(self, image_size: int, architecture: Architecture) -> None:
+    def __init__(
+        self,
+        image_size: int,
+        architecture: Architecture,
+        *,
+        layer_scale: float | None = None,
+        final_norm: bool = True,
+        epsilon: float = 1e-6,
+    ) -> None:
         super().__init__()
         self.patch, self.dim = architecture.patch, architecture.dim
         if image_size % self.patch:
@@ -70,8 +88,11 @@ class VisionTransformer(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, self.dim))
         self.pos_embed: Tensor
         self.register_buffer("pos_embed", sincos_positions(self.dim, side))
-        self.blocks = nn.ModuleList(build_block(self.dim, architecture.heads) for _ in range(architecture.depth))
-        self.norm = LayerNorm(self.dim)  # timm's: eps 1e-6
+        self.blocks = nn.ModuleList(
+            build_block(self.dim, architecture.heads, layer_scale=layer_scale, epsilon=epsilon)
+            for _ in range(architecture.depth)
+        )
+        self.norm = LayerNorm(self.dim, eps=epsilon) if final_norm else nn.Identity()
         nn.init.normal_(self.cls_token, std=0.02)
         initialise_linear(self)
         nn.init.xavier_uniform_(self.patch_embed.proj.weight.view(self.dim, -1))
@@ -89,7 +110,7 @@ class VisionTransformer(nn.Module):
         rows, columns = images.shape[2] // self.patch, images.shape[3] // self.patch
         positions = self.pos_embed
         if (rows, columns) != self.grid:
-            positions = resample_abs_pos_embed(positions, [rows, columns], list(self.grid), 1, antialias=False)
+            positions = interpolate_positions(positions, self.grid, (rows, columns))
         if visible is None:
             patches = self.patch_embed(images) + positions[:, 1:]
         else:
@@ -117,9 +138,60 @@ class VisionTransformer(nn.Module):
         return Tokens(cls=tokens[:, 0], patches=tokens[:, 1:], grid=grid)
 
 
-def build_block(dim: int, heads: int) -> Block:
+class Classifier(nn.Module):
+    """From an encoder's tokens to logits: pool, normalise, one linear layer. Public keys of its weights in brackets.
+
+    Args:
+        dim: width D of the tokens.
+        classes: number K of classes.
+        pooling: "cls" (class token) or "mean" (of the patch tokens).
+        norm: "layer" (LayerNorm [fc_norm]: fine-tuning with mean pooling), "batch" (BatchNorm without learned factors
+            [head_norm]: MAE's linear probe) or None.
+        epsilon: of the norm.
+
+    Source: MAE, official fine-tuning and linear probing; the linear layer is [head].
+    """
+
+    def __init__(
+        self, dim: int, classes: int, *, pooling: str = "cls", norm: str | None = None, epsilon: float = 1e-6
+    ) -> None:
+        super().__init__()
+        self.classes, self.pooling = classes, pooling
+        self.fc_norm = LayerNorm(dim, eps=epsilon) if norm == "layer" else nn.Identity()
+        self.head_norm = nn.BatchNorm1d(dim, affine=False, eps=epsilon) if norm == "batch" else nn.Identity()
+        self.head = nn.Linear(dim, classes)
+
+    def forward(self, tokens: Tokens) -> Tensor:
+        """Logits [B, K]."""
+        pooled = tokens.patches.mean(dim=1) if self.pooling == "mean" or tokens.cls is None else tokens.cls
+        return self.head(self.head_norm(self.fc_norm(pooled)))
+
+
+def build_block(dim: int, heads: int, *, layer_scale: float | None = None, epsilon: float = 1e-6) -> Block:
     """timm's pre-norm transformer block with MAE's settings (MLP ratio 4, qkv bias, LayerNorm eps 1e-6)."""
-    return Block(dim, heads, mlp_ratio=4.0, qkv_bias=True, norm_layer=LayerNorm)
+    norm: Any = partial(LayerNorm, eps=epsilon)
+    return Block(dim, heads, mlp_ratio=4.0, qkv_bias=True, init_values=layer_scale, norm_layer=norm)
+
+
+def interpolate_positions(table: Tensor, grid_from: tuple[int, int], grid_to: tuple[int, int]) -> Tensor:
+    """A position table for another grid of patches; rows before the patches (the class token's) stay as they are.
+
+    Args:
+        table: float [1, extra + rows * columns, D] for grid_from.
+        grid_from, grid_to: (rows, columns).
+
+    Returns:
+        [1, extra + rows * columns, D] for grid_to, in the table's dtype.
+
+    Source: MAE, official code, util/pos_embed.py (as DeiT, mmpretrain and transformers): bicubic, corners not aligned,
+        no antialiasing. Differs from timm's own loader, which antialiases when it makes a table smaller.
+    """
+    if grid_from == grid_to:
+        return table
+    extra = table.shape[1] - grid_from[0] * grid_from[1]
+    image = table[:, extra:].float().unflatten(1, grid_from).permute(0, 3, 1, 2)
+    image = F.interpolate(image, size=grid_to, mode="bicubic", align_corners=False)
+    return torch.cat((table[:, :extra], image.permute(0, 2, 3, 1).flatten(1, 2).to(table.dtype)), dim=1)
 
 
 def initialise_linear(module: nn.Module) -> None:

@@ -5,34 +5,55 @@ from __future__ import annotations
 from pathlib import Path
 from types import ModuleType
 
+from torch import is_tensor
+
 from pixmim_eval.errors import InputError
-from pixmim_eval.models.checkpoints import mae, ours
-from pixmim_eval.models.checkpoints.checkpoint import Checkpoint
-from pixmim_eval.models.checkpoints.reading import find_tensors, read_checkpoint
+from pixmim_eval.models.checkpoints import (
+    convmae,
+    deit3,
+    detectron2_vit,
+    lsmae,
+    mae,
+    mmpretrain,
+    ours,
+    timm_vit,
+    transformers_vit,
+)
+from pixmim_eval.models.checkpoints.checkpoint import Checkpoint, Contents, Source, build
+from pixmim_eval.models.checkpoints.reading import find_tensors, find_wrapper, read_checkpoint
 from pixmim_eval.models.vit import ARCHITECTURES, Architecture
 
-__all__ = ["Checkpoint", "load"]
+__all__ = ["Checkpoint", "load", "open_source"]
 
-FORMATS: dict[str, ModuleType] = {"pixmim-eval": ours, "mae": mae}  # the first that recognises the keys is taken
+FORMATS: dict[str, ModuleType] = {  # the first that recognises the keys is taken
+    "pixmim-eval": ours,
+    "convmae": convmae,
+    "lsmae": lsmae,
+    "deit3": deit3,
+    "mmpretrain": mmpretrain,
+    "transformers": transformers_vit,
+    "detectron2": detectron2_vit,
+    "mae": mae,
+    "timm": timm_vit,
+}
 
 
-def load(path: str | Path, arch: str | Architecture | None = None) -> Checkpoint:
+def load(path: str | Path, arch: str | Architecture | None = None, image_size: int | None = None) -> Checkpoint:
     """Open a checkpoint; nothing that the file brings along is executed.
 
     Args:
         path: safetensors, or a file of torch.save.
         arch: expected architecture, a name of `ARCHITECTURES` or its numbers; needed where the file does not tell
-            (the number of heads of a ViT that is not B/16, L/16 or H/14), checked wherever it is given.
+            (the number of heads of a ViT of no published size), checked wherever it is given.
+        image_size: pixels a side, where it shall differ from the file's; positions are interpolated, see
+            vit.interpolate_positions.
 
     Returns:
         The encoder in eval mode, in float32, and what is known about it.
 
     Raises:
-        InputError: absent, truncated or foreign file, code in the file, unknown format, another architecture.
+        InputError: absent, truncated or foreign file, code in the file, unknown format or keys, another architecture.
     """
-    path = Path(path)
-    content, metadata = read_checkpoint(path)
-    tensors = find_tensors(content)
     if isinstance(arch, str):
         if arch not in ARCHITECTURES:
             raise InputError(
@@ -43,13 +64,30 @@ def load(path: str | Path, arch: str | Architecture | None = None) -> Checkpoint
                 fix="Take one of these, or give an Architecture.",
             )
         arch = ARCHITECTURES[arch]
-    for checkpoint_format in FORMATS.values():
-        if checkpoint_format.recognises(tensors, metadata):
-            return checkpoint_format.convert(path, tensors, {**content, **metadata}, arch)
+    name, source, contents = open_source(Path(path))
+    return build(name, source, contents, arch, image_size)
+
+
+def open_source(path: Path) -> tuple[str, Source, Contents]:
+    """Read a file and recognise its format: (name in FORMATS, the file, what the format makes of it).
+
+    Raises:
+        InputError: as `load`, but for the architecture.
+    """
+    content, metadata = read_checkpoint(path)
+    wrapper = find_wrapper(content)
+    rest = {str(key): value for key, value in content.items() if key != wrapper and (wrapper or not is_tensor(value))}
+    if wrapper:  # what stands among the tensors but is none
+        rest |= {f"{wrapper}.{key}": value for key, value in content[wrapper].items() if not is_tensor(value)}
+    source = Source(path, find_tensors(content), {**rest, **metadata}, wrapper)
+    for name, layout in FORMATS.items():
+        if layout.recognises(source):
+            return name, source, layout.convert(source)
+    first = ", ".join(sorted(source.tensors)[:3])
     raise InputError(
         "checkpoint",
         expected=f"the keys of a known format ({', '.join(FORMATS)})",
-        found=", ".join(sorted(tensors)[:3]) or "no tensors",
+        found=first or "no tensors",
         where=str(path),
         fix="For a timm model, name its architecture with --model.",
     )

@@ -1,58 +1,41 @@
-"""Official MAE checkpoints: encoder only (mae_pretrain_*), or with decoder (*_full, mae_visualize_*)."""
+"""Official MAE files: encoder only (mae_pretrain_*), with decoder (*_full, mae_visualize_*), fine-tuned, probed."""
 
 from __future__ import annotations
 
-import math
-from pathlib import Path
-from typing import Any
+from pixmim_eval.models.checkpoints.checkpoint import (
+    Contents,
+    Source,
+    count_epochs,
+    explain_normalised,
+    infer_decoder_heads,
+    name_method,
+)
+from pixmim_eval.models.checkpoints.keys import BATCH_NORM, DECODER, LAYER_SCALE, VIT, Names, same_names, translate
 
-import torch
-from torch import Tensor
-
-from pixmim_eval.errors import InputError
-from pixmim_eval.models.checkpoints.checkpoint import Checkpoint, build_encoder, split_decoder
-from pixmim_eval.models.checkpoints.reading import digest_tensors
-from pixmim_eval.models.vit import ARCHITECTURES, Architecture, sincos_positions
-
-
-def recognises(tensors: dict[str, Tensor], _metadata: dict[str, Any]) -> bool:
-    """Whether these are MAE's public keys."""
-    return {"cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight"} <= tensors.keys()
-
-
-def convert(path: Path, tensors: dict[str, Tensor], content: dict[str, Any], arch: Architecture | None) -> Checkpoint:
-    """The checkpoint as an encoder; see checkpoints.load."""
-    encoder, decoder = split_decoder(tensors)
-    architecture = arch or _infer_architecture(path, tensors)
-    side = math.isqrt(tensors["pos_embed"].shape[1] - 1)
-    positions = sincos_positions(architecture.dim, side)  # MAE's are fixed; other ViTs with these keys learn theirs
-    image_size = side * architecture.patch
-    epoch = content.get("epoch")
-    return Checkpoint(
-        path=path,
-        format="mae",
-        digest=digest_tensors(tensors),
-        encoder=build_encoder(path, encoder, architecture, image_size),
-        architecture=architecture,
-        image_size=image_size,
-        decoder=decoder,
-        method="mae" if torch.allclose(encoder["pos_embed"].float(), positions, atol=1e-3) else "vit",
-        epoch=epoch + 1 if isinstance(epoch, int) else None,  # the official trainer saves the index of the epoch
-        normalised_target=getattr(content.get("args"), "norm_pix_loss", None),
-    )
+LAYOUT = "the official MAE code"
+PLAIN = [key for key in VIT if key not in LAYER_SCALE]
+# Linear probing puts the norm and the layer into one Sequential: head.0 and head.1.
+PROBE = [(key, key.replace("head_norm", "head.0")) for key in BATCH_NORM]
+NAMES = Names(
+    [*same_names(PLAIN, DECODER), ("fc_norm.@", "fc_norm.@"), *PROBE, ("head.@", "head.@"), ("head.@", "head.1.@")]
+)
+ESSENTIAL = {"cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight"}
 
 
-def _infer_architecture(path: Path, tensors: dict[str, Tensor]) -> Architecture:
-    """Patch, width and depth are read off the shapes; the number of heads leaves no trace in them."""
-    patch, dim = tensors["patch_embed.proj.weight"].shape[-1], tensors["cls_token"].shape[-1]
-    depth = sum(key.startswith("blocks.") and key.endswith(".norm1.weight") for key in tensors)
-    for architecture in ARCHITECTURES.values():
-        if (architecture.patch, architecture.dim, architecture.depth) == (patch, dim, depth):
-            return architecture
-    raise InputError(
-        "checkpoint",
-        expected=f"a published architecture ({', '.join(ARCHITECTURES)}), since keys do not tell the number of heads",
-        found=f"patch {patch}, width {dim}, depth {depth}",
-        where=str(path),
-        fix="Give it: checkpoints.load(path, arch=Architecture(patch, dim, depth, heads)).",
+def recognises(source: Source) -> bool:
+    """Whether these are MAE's public keys; timm's, which are the same for an encoder, stand under no "model"."""
+    return source.tensors.keys() >= ESSENTIAL and (source.wrapper == "model" or "mask_token" in source.tensors)
+
+
+def convert(source: Source) -> Contents:
+    """See Contents."""
+    tensors, keys = translate(source.tensors, NAMES, unused={}, where=source.path, layout=LAYOUT)
+    return Contents(
+        layout=LAYOUT,
+        tensors=tensors,
+        keys=keys,
+        method=name_method(tensors),
+        epoch=count_epochs(source.content),
+        normalised=explain_normalised(source.content),
+        decoder_heads=infer_decoder_heads(tensors),
     )

@@ -12,9 +12,12 @@ from torch import Tensor
 
 from pixmim_eval.errors import InputError
 from pixmim_eval.files import write_atomic
-from pixmim_eval.models.checkpoints.checkpoint import Checkpoint, build_encoder, split_decoder
-from pixmim_eval.models.checkpoints.reading import digest_tensors
+from pixmim_eval.models.checkpoints.checkpoint import Contents, Source
+from pixmim_eval.models.checkpoints.keys import CLASSIFIER, DECODER, VIT, Names, same_names, translate
 from pixmim_eval.models.vit import Architecture
+
+LAYOUT = "pixmim-eval"
+NAMES = Names(same_names(VIT, DECODER, CLASSIFIER))
 
 
 def write(
@@ -49,33 +52,34 @@ def write(
     write_atomic(path, save(stored, metadata={key: json.dumps(value) for key, value in header.items()}))
 
 
-def recognises(_tensors: dict[str, Tensor], metadata: dict[str, Any]) -> bool:
+def recognises(source: Source) -> bool:
     """Whether the header is ours."""
-    return metadata.get("format") == "pixmim-eval"
+    return source.content.get("format") == "pixmim-eval"
 
 
-def convert(path: Path, tensors: dict[str, Tensor], content: dict[str, Any], arch: Architecture | None) -> Checkpoint:
-    """The checkpoint as an encoder; see checkpoints.load."""
-    missing = [key for key in ("architecture", "image_size", "method", "epoch", "recipe") if key not in content]
+def convert(source: Source) -> Contents:
+    """See Contents; the header tells everything."""
+    header = source.content
+    missing = [key for key in ("architecture", "image_size", "method", "epoch", "recipe") if key not in header]
     if missing:
         raise InputError(
-            "checkpoint", expected="a whole header", found=f"no {missing[0]}", where=str(path), fix="Make it again."
+            "checkpoint",
+            expected="a whole header",
+            found=f"no {missing[0]}",
+            where=str(source.path),
+            fix="Make it again.",
         )
-    architecture = Architecture(**content["architecture"])
-    if arch not in (None, architecture):
-        raise InputError(
-            "checkpoint", expected=str(arch), found=str(architecture), where=str(path), fix="Leave out arch."
-        )
-    encoder, decoder = split_decoder(tensors)
-    return Checkpoint(
-        path=path,
-        format="pixmim-eval",
-        digest=digest_tensors(tensors),
-        encoder=build_encoder(path, encoder, architecture, content["image_size"]),
-        architecture=architecture,
-        image_size=content["image_size"],
-        decoder=decoder,
-        method=content["method"],
-        epoch=content["epoch"],
-        normalised_target=content["recipe"].get("normalise_target"),
+    tensors, keys = translate(source.tensors, NAMES, unused={}, where=source.path, layout=LAYOUT)
+    recipe = header["recipe"]
+    normalised = recipe.get("normalise_target")
+    return Contents(
+        layout=LAYOUT,
+        tensors=tensors,
+        keys=keys,
+        method=header["method"],
+        epoch=header["epoch"],
+        normalised=(normalised, "the recipe in the header says so" if normalised is not None else "not in the recipe"),
+        architecture=Architecture(**header["architecture"]),
+        image_size=header["image_size"],
+        decoder_heads=recipe.get("decoder_heads") if "mask_token" in tensors else None,
     )

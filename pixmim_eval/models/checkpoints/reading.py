@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import collections
 import hashlib
 import json
 import pickle
 import struct
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import torch
@@ -17,87 +15,21 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from pixmim_eval.errors import InputError
+from pixmim_eval.models.checkpoints.unpickling import RefusedError, unpickle
 
-# Nothing outside _ALLOWED is ever called; what stands here is not merely made inert, but makes the file refused.
-_CODE = {"os", "posix", "nt", "subprocess", "sys", "runpy", "importlib", "shutil", "socket", "pty", "ctypes", "pip"}
-_CODE_BUILTINS = {"eval", "exec", "compile", "open", "__import__", "breakpoint", "input"}
-_DATA_BUILTINS = {
-    name: getattr(__import__("builtins"), name)
-    for name in (
-        "set",
-        "frozenset",
-        "dict",
-        "list",
-        "tuple",
-        "int",
-        "float",
-        "complex",
-        "bool",
-        "str",
-        "bytes",
-        "slice",
-    )
-}
-_ALLOWED: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): collections.OrderedDict,
-    ("collections", "defaultdict"): lambda *_factory: {},
-    ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
-    ("torch._utils", "_rebuild_tensor_v3"): torch._utils._rebuild_tensor_v3,
-    ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
-    ("torch._utils", "_rebuild_parameter_with_state"): lambda data, *_state: data,
-    ("torch._tensor", "_rebuild_from_type_v2"): lambda rebuild, _kind, arguments, _state: rebuild(*arguments),
-    ("torch.storage", "UntypedStorage"): torch.UntypedStorage,
-    ("torch", "UntypedStorage"): torch.UntypedStorage,
-    ("torch", "Size"): torch.Size,
-    ("torch", "device"): torch.device,
-    ("_codecs", "encode"): lambda text, _encoding: text.encode("latin1"),  # how pickle protocol 2 stores bytes
-    **{("builtins", name): value for name, value in _DATA_BUILTINS.items()},
-    **{("__builtin__", name): value for name, value in _DATA_BUILTINS.items()},
-}
-
-
-class Inert:
-    """Stands in for an object of an unknown class: keeps its state for reading, runs none of its code."""
-
-    def __new__(cls, *_arguments: Any, **_keywords: Any) -> Inert:
-        return super().__new__(cls)
-
-    def __init__(self, *arguments: Any, **_keywords: Any) -> None:
-        self.arguments = arguments
-
-    def __setstate__(self, state: Any) -> None:
-        self.__dict__.update(state if isinstance(state, dict) else {"state": state})
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        self.__dict__[str(key)] = value
-
-    def append(self, _item: Any) -> None:
-        """Elements of list subclasses are dropped."""
-
-    def extend(self, _items: Any) -> None:
-        """Elements of list subclasses are dropped."""
-
-
-class _CodeFoundError(Exception):
-    """A pickle names a function that runs code."""
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _ALLOWED:
-            return _ALLOWED[module, name]
-        if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
-            return getattr(torch, name)
-        if module.split(".")[0] in _CODE or (module in ("builtins", "__builtin__") and name in _CODE_BUILTINS):
-            raise _CodeFoundError(f"{module}.{name}")
-        return type(name, (Inert,), {"__module__": module})
-
-
-def _load(file: Any, **keywords: Any) -> Any:
-    return _Unpickler(file, **keywords).load()
-
-
-_INERT_PICKLE = SimpleNamespace(Unpickler=_Unpickler, load=_load, __name__="inert_pickle")
+_UNREADABLE = (
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    struct.error,
+    OSError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    KeyError,
+    MemoryError,
+    OverflowError,
+    NotImplementedError,
+)
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -111,7 +43,8 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         unknown classes as `Inert`; metadata is the safetensors header's "__metadata__" with JSON values parsed.
 
     Raises:
-        InputError: the file is absent, truncated, not a checkpoint, or names functions that run code.
+        InputError: the file is absent, truncated, not a checkpoint, names functions that run code, or claims more
+            than it holds.
     """
     if not path.is_file():
         near = sorted(other.name for other in path.parent.glob("*.safetensors"))[:3] if path.parent.is_dir() else []
@@ -120,37 +53,18 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     try:
-        if _is_torchscript(path):
-            _refuse(path, "tensors and plain data", "a TorchScript program (nothing was run)", "Save its state_dict().")
-        content = torch.load(path, map_location="cpu", pickle_module=_INERT_PICKLE, weights_only=False)
-    except _CodeFoundError as error:
-        _refuse(path, "tensors and plain data", f"a call of {error} (nothing was run)", "Do not use this file.")
-    except (
-        pickle.UnpicklingError,
-        OSError,
-        EOFError,
-        RuntimeError,
-        zipfile.BadZipFile,
-        ValueError,
-        KeyError,
-        struct.error,
-    ) as e:
-        found = f"{path.stat().st_size} bytes that do not parse ({str(e).splitlines()[0][:120] if str(e) else e!r})"
-        _refuse(path, "a whole file of torch.save", found, "It may be truncated: download or copy it again.")
+        content = unpickle(path)
+    except RefusedError as error:
+        _refuse(path, "tensors and plain data", f"{error} (nothing was run)", "Do not use this file.")
     except (AttributeError, TypeError, IndexError) as error:
         _refuse(path, "a file of torch.save", f"a pickle that does not rebuild ({error})", "Save it again.")
+    except _UNREADABLE as error:
+        reason = str(error).splitlines()[0][:120] if str(error) else repr(error)
+        found = f"{path.stat().st_size} bytes that do not parse ({reason})"
+        _refuse(path, "a whole file of torch.save", found, "It may be truncated: download or copy it again.")
     if not isinstance(content, dict):
         _refuse(path, "a dict of tensors", type(content).__name__, "Save the model's state_dict() instead.")
     return content, {}
-
-
-def _is_torchscript(path: Path) -> bool:
-    """Whether torch.load would hand the file to torch.jit, which runs code; asked of torch's own functions."""
-    with path.open("rb") as file:
-        if not torch.serialization._is_zipfile(file):
-            return False
-        with torch.serialization._open_zipfile_reader(file) as archive:
-            return torch.serialization._is_torchscript_zip(archive)
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -165,7 +79,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 def _parse(value: str) -> Any:
     try:
         return json.loads(value)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # not JSON, or not of this world
         return value
 
 
@@ -178,14 +92,35 @@ def find_tensors(content: dict[str, Any]) -> dict[str, Tensor]:
 
     A common "module." prefix (DataParallel) is taken off.
     """
-    for key in ("model", "state_dict", "module"):
-        if isinstance(content.get(key), dict):
-            content = content[key]
-            break
-    tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+    wrapper = find_wrapper(content)
+    state = content[wrapper] if wrapper else content
+    tensors = {key: value for key, value in state.items() if isinstance(key, str) and isinstance(value, Tensor)}
     if tensors and all(key.startswith("module.") for key in tensors):
         tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
     return tensors
+
+
+def find_wrapper(content: dict[str, Any]) -> str:
+    """The key that a checkpoint's state dict stands under; "" where the checkpoint is the state dict."""
+    return next((key for key in ("model", "state_dict", "module") if isinstance(content.get(key), dict)), "")
+
+
+def read_beside(path: Path, name: str) -> dict[str, Any]:
+    """A JSON file that stands beside a checkpoint (config.json …); {} where there is none.
+
+    Raises:
+        InputError: it is there, but is not a JSON object.
+    """
+    beside = path.parent / name
+    if not beside.is_file():
+        return {}
+    try:
+        content = json.loads(beside.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        _refuse(beside, "a JSON object", f"{beside.stat().st_size} bytes that are none", "Restore it, or remove it.")
+    return content
 
 
 def digest_tensors(tensors: dict[str, Tensor]) -> str:

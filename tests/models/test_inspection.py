@@ -1,0 +1,129 @@
+"""What `inspect` says of a file of each format, and that it says it of every key."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pixmim_eval.errors import InputError
+from pixmim_eval.models.checkpoints import ours
+from pixmim_eval.models.checkpoints.inspection import format_report, inspect_checkpoint
+from pixmim_eval.models.vit import Architecture
+from tests.references.mae import ReferenceMAE
+
+
+@pytest.fixture(scope="module")
+def tensors() -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    return dict(ReferenceMAE(64, 8, 48, 3, 3, 32, 2, 2).state_dict())
+
+
+def save(path: Path, content: dict[str, Any]) -> Path:
+    torch.save(content, path)
+    return path
+
+
+def test_a_pretraining_file_is_described_from_its_shapes_and_arguments(
+    tmp_path: Path, tensors: dict[str, Tensor]
+) -> None:
+    content = {"model": tensors, "epoch": 7, "args": argparse.Namespace(norm_pix_loss=True), "optimizer": {}}
+    report = inspect_checkpoint(save(tmp_path / "x.pth", content))
+    assert (report.format, report.method, report.epoch) == ("mae", "mae", 8)
+    assert (report.patch, report.dims, report.depths, report.image_size, report.heads) == (8, (48,), (3,), 64, None)
+    assert (report.decoder, report.classifier, report.positions) == ((32, 2, None), None, "fixed sin-cos")
+    assert report.normalised_target is True
+    assert report.normalised_reason == "the training arguments say norm_pix_loss=True"
+    assert report.parameters == sum(value.numel() for value in tensors.values())
+    assert dict(report.beside)["optimizer"] == "state of the optimiser, for resuming"
+    text = format_report(report)
+    for part in (
+        "patch 8, width 48, 3 blocks",
+        "yes: width 32, 2 blocks",
+        "epoch              8",
+        "blocks.#.norm1.@ ×6",
+    ):
+        assert part in text
+
+
+def test_every_key_of_the_file_is_on_exactly_one_list_with_a_reason(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
+    state = {f"backbone.{key}": value for key, value in tensors.items() if not re.match("decoder|mask", key)}
+    names = (
+        ("blocks.", "layers."),
+        ("patch_embed.proj", "patch_embed.projection"),
+        ("backbone.norm", "backbone.norm1"),
+    )
+    for old, new in (*names, ("mlp.fc1", "ffn.layers.0.0"), ("mlp.fc2", "ffn.layers.1")):
+        state = {key.replace(old, new): value for key, value in state.items()}
+    state |= {
+        "backbone.proj_weights": torch.ones(6, 1, 1, 1),
+        "target_generator.low_pass_filter": torch.ones(3, 64, 64),
+    }
+    report = inspect_checkpoint(save(tmp_path / "x.pth", {"state_dict": state, "meta": {"epoch": 300}}))
+    listed = [use.key for use in report.keys if use.use != "missing"]
+    assert sorted(listed) == sorted(state)
+    assert all(use.reason for use in report.keys)
+    assert {use.key for use in report.keys if use.use == "unused"} == {
+        "backbone.proj_weights",
+        "target_generator.low_pass_filter",
+    }
+    assert {use.key for use in report.keys if use.use == "missing"} == {"decoder_*, mask_token", "head.@"}
+    assert "backbone.layers.#.ffn.layers.0.0.@ → blocks.#.mlp.fc1.@ ×6" in format_report(report)
+    assert report.normalised_target is None
+
+
+def test_a_classifier_says_how_it_pools(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
+    encoder = {key: value for key, value in tensors.items() if not re.match("decoder|mask|norm", key)}
+    head = {"fc_norm.weight": torch.ones(48), "fc_norm.bias": torch.zeros(48)}
+    head |= {"head.weight": torch.zeros(10, 48), "head.bias": torch.zeros(10)}
+    report = inspect_checkpoint(save(tmp_path / "x.pth", {"model": encoder | head}))
+    assert report.classifier == (10, "mean of patch tokens", "LayerNorm")
+    missing = {use.key: use.reason for use in report.keys if use.use == "missing"}
+    assert missing["norm.@"] == "fine-tuned with mean pooling: fc_norm takes its place"
+    assert "a file without decoder" in missing["decoder_*, mask_token"]
+
+
+def test_our_own_files_tell_the_heads(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
+    settings = {"image_size": 64, "method": "pixmim-mae", "epoch": 3, "recipe": {"decoder_heads": 2, "radius": 11.4}}
+    ours.write(tmp_path / "x.safetensors", tensors, architecture=Architecture(8, 48, 3, 3), **settings)  # type: ignore[arg-type]
+    report = inspect_checkpoint(tmp_path / "x.safetensors")
+    assert (report.heads, report.decoder, report.method) == (3, (32, 2, 2), "pixmim-mae")
+
+
+def test_an_incomplete_file_is_described_with_what_it_lacks(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
+    less_keys = {"blocks.1.norm1.weight", "decoder_pred.bias"}
+    less = {key: value for key, value in tensors.items() if key not in less_keys}
+    report = inspect_checkpoint(save(tmp_path / "x.pth", {"model": less}))
+    missing = {use.key: use.reason for use in report.keys if use.use == "missing"}
+    assert missing.keys() == less_keys | {"head.@"}
+    assert missing["blocks.1.norm1.weight"] == "the encoder needs it: the file is incomplete"
+    assert missing["decoder_pred.bias"] == "the decoder needs it: the file is incomplete"
+
+
+def test_the_golden_files_are_what_they_are(shared_data: Path) -> None:
+    reports = {name: inspect_checkpoint(shared_data / "golden" / f"{name}.pth") for name in GOLDEN}
+    assert {name: (r.method, r.dims, r.depths, r.image_size, r.decoder) for name, r in reports.items()} == GOLDEN
+    assert all(report.normalised_target is True for report in reports.values())
+    assert "ConvViT, patch 16, width 16 / 24 / 48, 1 / 2 / 2 blocks" in format_report(reports["convmae_tiny"])
+
+
+GOLDEN = {
+    "mae_tiny_full": ("mae", (48,), (3,), 64, (32, 2, None)),
+    "lsmae_tiny": ("lsmae", (48,), (3,), 64, (24, 2, None)),
+    "convmae_tiny": ("convmae", (16, 24, 48), (1, 2, 2), 224, (32, 2, None)),
+}
+
+
+def test_a_foreign_file_says_what_was_looked_for(tmp_path: Path) -> None:
+    save_file({"conv.weight": torch.zeros(2)}, tmp_path / "x.safetensors", metadata={"format": json.dumps("pt")})
+    with pytest.raises(
+        InputError, match=r"expected the keys of a known format \(pixmim-eval, convmae.* found conv\.weight"
+    ):
+        inspect_checkpoint(tmp_path / "x.safetensors")
