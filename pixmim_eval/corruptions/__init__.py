@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pixmim_eval.corruptions import blur, digital, frost, noise, weather
+from pixmim_eval.corruptions import blur, digital, elastic, frost, noise, spatter, weather
 from pixmim_eval.errors import InputError
 from pixmim_eval.seeds import derive_seed, generators
 
@@ -54,10 +54,12 @@ CORRUPTIONS: dict[str, Corruption] = {
     "fog": Corruption("weather", weather.fog, weather.FOG),
     "brightness": Corruption("weather", weather.brightness, weather.BRIGHTNESS),
     "contrast": Corruption("digital", digital.contrast, digital.CONTRAST),
+    "elastic_transform": Corruption("digital", elastic.elastic_transform, elastic.ELASTIC_TRANSFORM),
     "pixelate": Corruption("digital", digital.pixelate, digital.PIXELATE),
     "jpeg_compression": Corruption("digital", digital.jpeg_compression, digital.JPEG_COMPRESSION),
     "speckle_noise": Corruption("extra", noise.speckle_noise, noise.SPECKLE_NOISE, in_mce15=False),
     "gaussian_blur": Corruption("extra", blur.gaussian_blur, blur.GAUSSIAN_BLUR, in_mce15=False),
+    "spatter": Corruption("extra", spatter.spatter, spatter.SPATTER, in_mce15=False),
     "saturate": Corruption("extra", digital.saturate, digital.SATURATE, in_mce15=False),
 }
 
