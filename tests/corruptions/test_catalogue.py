@@ -7,11 +7,31 @@ import pytest
 import torch
 from torch import Tensor
 
-from pixmim_eval.corruptions import CORRUPTIONS, PARAMETER_SETS, SEVERITIES, corrupt, resolve_parameters
+from pixmim_eval.corruptions import (
+    CORRUPTIONS,
+    PARAMETER_SETS,
+    SEVERITIES,
+    corrupt,
+    describe_storage,
+    resolve_parameters,
+)
+from pixmim_eval.corruptions.digital import store_as_jpeg
 from pixmim_eval.errors import InputError
 from pixmim_eval.metrics.corruption_error import ALEXNET_ERRORS
 
-NOISE = [name for name, corruption in CORRUPTIONS.items() if corruption.group == "noise"]
+NOISE = [name for name in CORRUPTIONS if name.endswith("_noise")]
+# Whose published parameters do not grow in every way: more frost on a brighter image, fewer but larger flakes of snow.
+MIXED = {"glass_blur", "snow", "frost", "fog", "elastic_transform", "spatter", "saturate"}
+DRAWS_NOTHING = [
+    "defocus_blur",
+    "zoom_blur",
+    "brightness",
+    "contrast",
+    "pixelate",
+    "jpeg_compression",
+    "gaussian_blur",
+    "saturate",
+]
 
 
 @pytest.mark.parametrize("severity", [1, 5])
@@ -50,15 +70,15 @@ def test_noise_depends_on_seed_image_and_severity(name: str) -> None:
     assert abs(torch.corrcoef(pair)[0, 1]) < 0.08
 
 
-@pytest.mark.parametrize("name", sorted(set(CORRUPTIONS) - set(NOISE)))
-def test_what_is_not_noise_ignores_seed_and_index(name: str, make_images: Callable[..., Tensor]) -> None:
+@pytest.mark.parametrize("name", [name for name in CORRUPTIONS if name in DRAWS_NOTHING])
+def test_what_draws_nothing_ignores_seed_and_index(name: str, make_images: Callable[..., Tensor]) -> None:
     images = make_images(2, 64, 64)
     first = corrupt(images, name, 2, seed=1, index=torch.tensor([3, 4]))
     assert torch.equal(first, corrupt(images, name, 2, seed=8, index=torch.tensor([0, 0])))
 
 
 @pytest.mark.parametrize("parameters", PARAMETER_SETS)
-@pytest.mark.parametrize("name", sorted(set(CORRUPTIONS) - {"saturate"}))
+@pytest.mark.parametrize("name", sorted(set(CORRUPTIONS) - MIXED))
 def test_each_severity_changes_images_more_than_the_one_before(name: str, parameters: str) -> None:
     size = PARAMETER_SETS[parameters]
     steps = torch.randn(8, 3, size, size, generator=torch.Generator().manual_seed(0))
@@ -79,6 +99,42 @@ def test_every_corruption_has_five_severities_in_every_set() -> None:
 
 def test_the_fifteen_are_those_with_an_error_of_alexnet() -> None:
     assert {name for name, c in CORRUPTIONS.items() if c.in_mce15} == set(CORRUPTIONS) & set(ALEXNET_ERRORS)
+
+
+def test_the_catalogue_has_the_published_order_and_groups() -> None:
+    published = (
+        "gaussian_noise shot_noise impulse_noise | defocus_blur glass_blur motion_blur zoom_blur"
+        " | snow frost fog brightness | contrast elastic_transform pixelate jpeg_compression"
+        " | speckle_noise gaussian_blur spatter saturate"
+    )
+    groups = dict(zip(("noise", "blur", "weather", "digital", "extra"), published.split(" | "), strict=True))
+    expected = [(name, group) for group, names in groups.items() for name in names.split() if name in CORRUPTIONS]
+    assert [(name, corruption.group) for name, corruption in CORRUPTIONS.items()] == expected
+    assert all(corruption.in_mce15 == (corruption.group != "extra") for corruption in CORRUPTIONS.values())
+
+
+@pytest.mark.parametrize("parameters", ["imagenet-c", "tiny-imagenet-c"])
+def test_the_jpeg_step_stores_what_was_corrupted(parameters: str, make_images: Callable[..., Tensor]) -> None:
+    images, index = make_images(3, 64, 48), torch.arange(3)
+    plain, stored = (
+        corrupt(images, "shot_noise", 2, seed=1, index=index, parameters=parameters, jpeg_step=step)
+        for step in (False, True)
+    )
+    assert torch.equal(stored, store_as_jpeg(plain)) and not torch.equal(stored, plain)
+
+
+def test_the_files_of_cifar_c_have_no_jpeg_step(make_images: Callable[..., Tensor]) -> None:
+    images, index = make_images(3, 32, 32), torch.arange(3)  # "auto" stands for cifar-c here
+    plain, stored = (corrupt(images, "contrast", 2, seed=1, index=index, jpeg_step=step) for step in (False, True))
+    assert torch.equal(stored, plain)
+
+
+def test_storage_is_described_as_the_published_files_are() -> None:
+    described = {name: describe_storage(name, jpeg_step=True) for name in PARAMETER_SETS}
+    assert described == {"imagenet-c": "jpeg-85", "tiny-imagenet-c": "jpeg-85", "cifar-c": "lossless"}
+    assert {describe_storage(name, jpeg_step=False) for name in PARAMETER_SETS} == {"lossless"}
+    with pytest.raises(InputError, match="expected imagenet-c, tiny-imagenet-c, cifar-c, found 'auto'"):
+        describe_storage("auto", jpeg_step=True)
 
 
 @pytest.mark.parametrize(

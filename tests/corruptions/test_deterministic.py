@@ -14,6 +14,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from pixmim_eval.corruptions import CORRUPTIONS, PARAMETER_SETS, SEVERITIES, corrupt
+from pixmim_eval.corruptions.digital import store_as_jpeg
 
 Maker = Callable[..., Tensor]
 each_case = pytest.mark.parametrize(
@@ -131,19 +132,55 @@ def test_saturate_turns_grey_red() -> None:
     assert run(grey, "saturate", 1, "imagenet-c")[0, 0, 0].tolist() == [100, 100, 100]
 
 
-@pytest.mark.parametrize("name", ["brightness", "saturate"])
-def test_hsv_equals_scikit_image_to_the_bit(name: str) -> None:
-    color = pytest.importorskip("skimage.color", reason="scikit-image is not a dependency")
-    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 3, 200, 200), dtype=np.uint8))
-    for severity in SEVERITIES:
-        hsv = color.rgb2hsv(to_unit(images)[0])
-        if name == "brightness":
-            hsv[..., 2] = np.clip(hsv[..., 2] + values_of(name, severity, "imagenet-c")[0], 0, 1)
-        else:
-            factor, addend = values_of(name, severity, "imagenet-c")
-            hsv[..., 1] = np.clip(hsv[..., 1] * factor + addend, 0, 1)
-        expected = np.uint8(np.clip(color.hsv2rgb(hsv), 0, 1) * 255)
-        assert np.array_equal(run(images, name, severity, "imagenet-c")[0], expected)
+def publish_hsv(
+    images: Tensor, change: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+) -> np.ndarray:
+    """Saturation and value changed with the operations of scikit-image's rgb2hsv and hsv2rgb, in their order."""
+    unit = to_unit(images)
+    red, green, blue = np.moveaxis(unit, -1, 0)
+    value = unit.max(-1)
+    delta = value - unit.min(-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        saturation = np.where(delta == 0, 0.0, delta / value)
+        sixth = np.select(
+            [blue == value, green == value],
+            [4 + (red - green) / delta, 2 + (blue - red) / delta],
+            (green - blue) / delta,
+        )
+    hue = np.where(delta == 0, 0.0, sixth / 6 % 1.0)
+    saturation, value = change(saturation, value)
+    sector = np.floor(hue * 6)
+    fraction = hue * 6 - sector
+    p, q, t = (value * (1 - share * saturation) for share in (1.0, fraction, 1 - fraction))
+    order = [(value, t, p), (q, value, p), (p, value, t), (p, q, value), (t, p, value), (value, p, q)]
+    choices = np.stack([np.stack(channels, axis=-1) for channels in order])
+    result = np.take_along_axis(choices, sector[None, ..., None].astype(int) % 6, axis=0)[0]
+    return (np.clip(result, 0, 1) * 255).astype(np.uint8)
+
+
+@each_case
+def test_saturate_equals_the_published_operations_to_the_bit(
+    parameters: str, severity: int, make_images: Maker
+) -> None:
+    images = make_images(2, 100, 80)
+    images[1] = images[1] // 51 * 51  # whole levels nearly everywhere, and colours of which two channels are equal
+    factor, addend = values_of("saturate", severity, parameters)
+    expected = publish_hsv(images, lambda s, v: (np.clip(s * factor + addend, 0, 1), v))
+    assert np.array_equal(run(images, "saturate", severity, parameters), expected)
+
+
+@each_case
+def test_brightness_equals_the_published_operations_but_for_rare_ties(
+    parameters: str, severity: int, make_images: Maker
+) -> None:
+    images = make_images(2, 100, 80)
+    (added,) = values_of("brightness", severity, parameters)
+    expected = publish_hsv(images, lambda s, v: (s, np.clip(v + added, 0, 1)))
+    difference = run(images, "brightness", severity, parameters).astype(int) - expected
+    channels = images.permute(0, 2, 3, 1).numpy()
+    in_between = (channels > channels.min(-1, keepdims=True)) & (channels < channels.max(-1, keepdims=True))
+    assert np.abs(difference).max() <= 1 and (difference != 0).mean() < 0.01
+    assert (difference[~in_between] == 0).all()
 
 
 @each_case
@@ -179,3 +216,17 @@ def test_jpeg_compression_equals_pils(parameters: str, severity: int, make_image
         buffer = io.BytesIO()
         Image.fromarray(image).save(buffer, "JPEG", quality=int(quality))
         assert np.array_equal(compressed, np.asarray(Image.open(buffer)))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_jpeg_step_equals_the_published_files(threads: int, make_images: Maker) -> None:
+    images, before = make_images(3, 61, 40), torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        stored = store_as_jpeg(images)
+    finally:
+        torch.set_num_threads(before)
+    for image, result in zip(images.permute(0, 2, 3, 1).numpy(), stored.permute(0, 2, 3, 1).numpy(), strict=True):
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "JPEG", quality=85, optimize=True)
+        assert np.array_equal(result, np.asarray(Image.open(buffer)))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 from torch import Tensor
 
-from pixmim_eval.corruptions import corrupt
-from pixmim_eval.corruptions.noise import GAUSSIAN_NOISE, IMPULSE_NOISE, SHOT_NOISE, _count_thresholds
+from pixmim_eval.corruptions import corrupt, noise
+from pixmim_eval.corruptions.noise import GAUSSIAN_NOISE, IMPULSE_NOISE, SHOT_NOISE, SPECKLE_NOISE
 
 SETS = ("imagenet-c", "tiny-imagenet-c", "cifar-c")
 LEVELS = (0, 10, 128, 200, 255)
@@ -20,6 +22,72 @@ def corrupt_flat(level: int, name: str, severity: int, parameters: str) -> np.nd
     images = torch.full((2, 3, 128, 128), level, dtype=torch.uint8)
     noisy: Tensor = corrupt(images, name, severity, seed=11, index=torch.tensor([0, 1]), parameters=parameters)
     return noisy.numpy().astype(np.float64)
+
+
+def every(parameters: Mapping[str, tuple[float, ...]]) -> list[float]:
+    return sorted({value for values in parameters.values() for value in values})
+
+
+def assert_law_of_table(law: noise.Law, parameter: float, expected: np.ndarray) -> None:
+    """The probabilities that 8 + 24 random bits give in an alias table, column by column, are the expected ones."""
+    entries = noise._tabulate(law, parameter, torch.device("cpu")).numpy().astype(np.int64).reshape(256, 256)
+    own, alias = (entries >> 8) + (1 << 23), entries & 255
+    parts = own.copy()
+    np.add.at(parts, (np.arange(256)[:, None], alias), (1 << 24) - own)
+    assert (own >= 0).all() and (own < 1 << 24).all() and (parts.sum(axis=1) == 1 << 32).all()
+    np.testing.assert_allclose(parts / 2**32, expected, rtol=0, atol=1.01 * 2**-32)
+
+
+def law_of_normal(spreads: np.ndarray) -> np.ndarray:
+    """P(trunc(clip(level + spread · z, 0, 255)) = byte) by scipy."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        below = stats.norm.cdf(np.arange(1, 256), loc=np.arange(256)[:, None], scale=spreads[:, None])
+    below[spreads == 0] = np.arange(1, 256) > np.arange(256)[spreads == 0][:, None]
+    return np.diff(below, prepend=0.0, append=1.0)
+
+
+@pytest.mark.parametrize("deviation", every(GAUSSIAN_NOISE))
+def test_gaussian_noise_draws_from_the_clipped_and_truncated_normal(deviation: float) -> None:
+    assert_law_of_table(noise._gaussian_law, deviation, law_of_normal(np.full(256, 255 * deviation)))
+
+
+@pytest.mark.parametrize("deviation", every(SPECKLE_NOISE))
+def test_speckle_noise_draws_from_a_normal_that_grows_with_the_level(deviation: float) -> None:
+    assert_law_of_table(noise._speckle_law, deviation, law_of_normal(np.arange(256) * deviation))
+
+
+@pytest.mark.parametrize("photons", every(SHOT_NOISE))
+def test_shot_noise_draws_from_poissons_law(photons: int) -> None:
+    counts = np.arange(photons)
+    bytes_of_counts = np.uint8(np.clip(counts / photons, 0, 1) * 255)
+    expected = np.zeros((256, 256))
+    for level in range(256):
+        np.add.at(expected[level], bytes_of_counts, stats.poisson.pmf(counts, level / 255 * photons))
+        expected[level, 255] += stats.poisson.sf(photons - 1, level / 255 * photons)
+    assert_law_of_table(noise._shot_law, photons, expected)
+
+
+@pytest.mark.parametrize("amount", every(IMPULSE_NOISE))
+def test_impulse_noise_draws_black_white_or_nothing(amount: float) -> None:
+    expected = np.diag(np.full(256, 1 - amount))
+    expected[:, 0] += amount / 2
+    expected[:, 255] += amount / 2
+    assert_law_of_table(noise._impulse_law, amount, expected)
+
+
+def test_a_word_gives_its_columns_byte_or_the_alias(make_images: Callable[..., Tensor]) -> None:
+    images, generator = make_images(2, 9, 7), torch.Generator()  # an odd number of values: half a word is left over
+    seeded = (generator.manual_seed(seed) for seed in (1, 2))
+    noisy = noise.shot_noise(images, 12, seeded)
+    table = noise._tabulate(noise._shot_law, 12, torch.device("cpu")).tolist()
+    for row, seed in enumerate((1, 2)):
+        pairs = torch.empty(95, dtype=torch.int64).random_(-(2**63), None, generator=generator.manual_seed(seed))
+        words = pairs.numpy().view(np.uint32).tolist()
+        for level, byte, word in zip(
+            images[row].flatten().tolist(), noisy[row].flatten().tolist(), words, strict=False
+        ):
+            entry, side = table[256 * level + word % 256], (word >> 8 ^ 1 << 23) - (1 << 23)
+            assert byte == (word % 256 if side < entry >> 8 else entry & 255)
 
 
 @pytest.mark.parametrize("parameters", SETS)
@@ -38,6 +106,18 @@ def test_gaussian_noise_has_the_moments_of_a_clipped_and_truncated_normal(severi
             sample = values[:, channel].ravel()
             assert abs(sample.mean() - mean) < 5 * np.sqrt(variance / sample.size)
             assert abs(sample.var() - variance) < 5 * np.sqrt((fourth - variance**2) / sample.size)
+
+
+@pytest.mark.parametrize("parameters", SETS)
+def test_speckle_noise_has_the_moments_of_its_law(parameters: str) -> None:
+    for severity in (1, 3, 5):
+        law = law_of_normal(np.arange(256) * SPECKLE_NOISE[parameters][severity - 1])
+        for level in LEVELS:
+            values = corrupt_flat(level, "speckle_noise", severity, parameters)
+            mean = law[level] @ np.arange(256)
+            variance, fourth = (law[level] @ (np.arange(256) - mean) ** power for power in (2, 4))
+            assert abs(values.mean() - mean) <= 5 * np.sqrt(variance / values.size)
+            assert abs(values.var() - variance) <= 5 * np.sqrt((fourth - variance**2) / values.size)
 
 
 def test_gaussian_noise_is_independent_between_pixels_and_channels() -> None:
@@ -64,14 +144,6 @@ def test_shot_noise_counts_follow_poissons_law(severity: int, parameters: str) -
         assert abs(rare_seen - rare_law) <= 5 * np.sqrt(rare_law) + 1
         if common.sum() > 1:
             assert stats.chisquare(seen[common], law[common] / law[common].sum() * seen[common].sum()).pvalue > 1e-4
-
-
-@pytest.mark.parametrize("photons", sorted({value for values in SHOT_NOISE.values() for value in values}))
-def test_shot_noise_inverts_the_distribution_function(photons: int) -> None:
-    table = _count_thresholds(photons).reshape(256, -1)
-    expected = stats.poisson.cdf(np.arange(photons), np.arange(256)[:, None] / 255 * photons)
-    np.testing.assert_allclose(table[:, :photons], expected, atol=1e-7)
-    assert (table[:, photons:] > 1).all()
 
 
 @pytest.mark.parametrize("parameters", SETS)
