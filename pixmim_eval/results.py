@@ -6,10 +6,12 @@ are on the disk. This module never imports torch.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
-from collections.abc import Collection, Sequence
+import zlib
+from collections.abc import Collection
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from functools import cache
@@ -17,11 +19,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from pixmim_eval.errors import InputError
 from pixmim_eval.files import write_atomic
-from pixmim_eval.types import Estimate, Manifest, Model, ResultRow, SuiteConfig
+from pixmim_eval.types import Estimate, Manifest, Model, Outcome, ResultRow, SuiteConfig
 
 COLUMNS = tuple(field.name for field in fields(ResultRow))
 _KINDS: dict[str, tuple[type, ...]] = {
@@ -113,7 +116,9 @@ def make_row(
 
 
 class RunFolder:
-    """The result rows of a run: DIR/rows/SUITE-MODEL-CONDITION-KEY.json, one file a finished condition.
+    """The results of a run: DIR/rows/SUITE-MODEL-CONDITION-KEY.json, one file a finished condition.
+
+    A file is JSON {"key": …, "rows": [fields of ResultRow], "hits": {metric: base64 of zlib of int8 [N]}}.
 
     Args:
         path: the run's folder DIR; nothing is made before the first write.
@@ -132,13 +137,17 @@ class RunFolder:
         """Whether the condition with this key (see hash_parts) is done."""
         return key in self._keys
 
-    def write(self, key: str, rows: Sequence[ResultRow]) -> Path:
-        """Store the rows of one condition, all or none, and return their file."""
-        first = rows[0]
+    def write(self, key: str, outcome: Outcome) -> Path:
+        """Store the outcome of one condition, all of it or nothing, and return its file."""
+        first = outcome.rows[0]
         words = "-".join((first.suite, first.model, first.condition))
         slug = re.sub(r"[^A-Za-z0-9_.]+", "-", words).strip("-.")[:120]
         file = self.rows / f"{slug}-{key}.json"
-        content = {"key": key, "rows": [asdict(row) for row in rows]}
+        content = {
+            "key": key,
+            "rows": [asdict(row) for row in outcome.rows],
+            "hits": {metric: _encode_hits(hits) for metric, hits in outcome.hits.items()},
+        }
         write_atomic(file, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
         self._keys.add(key)
         self._remove_superseded(slug, file, first)
@@ -164,6 +173,15 @@ class RunFolder:
         return [row for file in files for row in _read_file(file)]
 
 
+def _encode_hits(hits: np.ndarray) -> str:
+    """Text of int8 [N]: compressed, so that 50,000 images take some 10 kB."""
+    return base64.b64encode(zlib.compress(hits.astype(np.int8).tobytes(), 9)).decode()
+
+
+def _decode_hits(text: str) -> np.ndarray:
+    return np.frombuffer(zlib.decompress(base64.b64decode(text, validate=True)), dtype=np.int8)
+
+
 def _same_measurement(one: ResultRow, other: ResultRow) -> bool:
     named = ("weights_digest", "suite", "dataset_digest", "subset", "condition", "protocol", "metric", "seed")
     return all(getattr(one, name) == getattr(other, name) for name in named)
@@ -174,10 +192,15 @@ def _key_of(file: Path) -> str:
 
 
 def _read_file(file: Path) -> list[ResultRow]:
+    return _read_outcome(file).rows
+
+
+def _read_outcome(file: Path) -> Outcome:
     try:
-        rows = json.loads(file.read_bytes())["rows"]
-        return [_check_row(row) for row in rows]
-    except (ValueError, KeyError, TypeError) as error:
+        content = json.loads(file.read_bytes())
+        hits = {metric: _decode_hits(text) for metric, text in content.get("hits", {}).items()}
+        return Outcome([_check_row(row) for row in content["rows"]], hits)
+    except (ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
         raise InputError(
             "a file of result rows",
             expected='JSON {"key": …, "rows": [{…}]} with every field of ResultRow',
@@ -193,6 +216,25 @@ def _check_row(row: dict[str, Any]) -> ResultRow:
     if wrong:
         raise ValueError(f"field {wrong[0]} is {row[wrong[0]]!r}")
     return ResultRow(**row)
+
+
+def read_hits(directory: Path) -> pd.DataFrame:
+    """How each image fared, for the rows of a run folder that say so.
+
+    Args:
+        directory: what `--out` named.
+
+    Returns:
+        The columns of read_rows, and `hits`: int8 [N], for every image of the row's data set and subset in order, 1
+        right, 0 wrong, -1 left out.
+
+    Raises:
+        InputError: a file in the folder is not one of ours.
+    """
+    outcomes = [_read_outcome(file) for file in RunFolder(directory).files()]
+    pairs = [(row, found.hits[row.metric]) for found in outcomes for row in found.rows if row.metric in found.hits]
+    table = pd.DataFrame([asdict(row) for row, _ in pairs], columns=list(COLUMNS)).astype(_DTYPES)
+    return table.assign(hits=pd.Series([hits for _, hits in pairs], dtype=object))
 
 
 def read_rows(directory: Path) -> pd.DataFrame:

@@ -1,4 +1,6 @@
-"""The evaluation command: `python -m pixmim_eval.run --suite NAME …`, and `… rows DIR` to print what is stored."""
+"""The evaluation command: `python -m pixmim_eval.run --suite NAME …`; `… rows DIR` prints what is stored, and
+`… export --data PATH --out DIR` writes corrupted images in ImageNet-C's layout.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +13,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pixmim_eval.errors import InputError
+from pixmim_eval.files import cache_dir
 from pixmim_eval.results import RunFolder, read_rows
 from pixmim_eval.types import Model, ResultRow, SuiteConfig
 
@@ -31,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if words[:1] == ["rows"]:
             return print_rows(_parse_rows(words[1:]))
+        if words[:1] == ["export"]:
+            return export_images(_parse_export(words[1:]))
         return run_suite(_parse_suite(words))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -44,7 +49,8 @@ def _parse_suite(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m pixmim_eval.run",
         description="Evaluate models and store one result row a number. A run that was stopped goes on where it was.",
-        epilog="Stored rows as CSV: python -m pixmim_eval.run rows DIR [--json]",
+        epilog="Stored rows as CSV: python -m pixmim_eval.run rows DIR [--json]. Corrupted images as files: "
+        "python -m pixmim_eval.run export --help",
     )
     parser.add_argument("--suite", required=True, metavar="NAME", help="what to measure, e.g. robustness")
     parser.add_argument(
@@ -73,6 +79,42 @@ def _parse_suite(words: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help=f"run folder (default {DEFAULT_OUT})")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    _add_image_options(parser)
+    parser.add_argument("--dry-run", action="store_true", help="print what is done and what is missing, and stop")
+    return parser.parse_args(words)
+
+
+def _parse_export(words: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m pixmim_eval.run export",
+        description="Write corrupted images in ImageNet-C's layout: DIR/CORRUPTION/SEVERITY/CLASS/IMAGE.JPEG.",
+    )
+    parser.add_argument("--data", required=True, metavar="PATH", help="clean images")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="cells that are there stay")
+    parser.add_argument("--size", type=_positive, default=224, metavar="N", help="pixels of the images (default 224)")
+    parser.add_argument(
+        "--resize", type=_positive, metavar="N", help="short side before the centre crop (default 8/7 of the size)"
+    )
+    parser.add_argument("--interpolation", choices=("bicubic", "bilinear"), default="bicubic")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    _add_image_options(parser)
+    return parser.parse_args(words)
+
+
+def _add_image_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--corruptions",
+        nargs="+",
+        default=["standard"],
+        metavar="NAME",
+        help="standard (the published fifteen, default), all (nineteen), or names",
+    )
+    parser.add_argument(
+        "--jpeg-step",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="generated corruptions end as the published files do, as JPEG of quality 85 (default)",
+    )
     parser.add_argument("--limit", type=_positive, metavar="N", help="at most N images of each data set")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random (default 0)")
     parser.add_argument(
@@ -80,8 +122,6 @@ def _parse_suite(words: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--workers", type=_natural, default=2, metavar="N", help="decoding processes (default 2)")
     parser.add_argument("--on-bad-image", choices=("stop", "skip"), default="stop", help="skip counts it on the row")
-    parser.add_argument("--dry-run", action="store_true", help="print what is done and what is missing, and stop")
-    return parser.parse_args(words)
 
 
 def _parse_rows(words: Sequence[str]) -> argparse.Namespace:
@@ -117,13 +157,14 @@ def print_rows(options: argparse.Namespace) -> int:
 
 def run_suite(options: argparse.Namespace) -> int:
     """Load what the command line names, evaluate it, print a summary and draw the suite's figures and tables."""
+    from pixmim_eval.corruptions import resolve_names
     from pixmim_eval.devices import resolve_device
     from pixmim_eval.extract import process_rank
     from pixmim_eval.models.catalog import load_models
     from pixmim_eval.suites import load_suite
     from pixmim_eval.suites.roles import open_data
 
-    suite = load_suite(options.suite)
+    suite, names = load_suite(options.suite), resolve_names(options.corruptions)
     out = options.out or DEFAULT_OUT
     with join_processes(resolve_device(options.device)) as device:
         first = process_rank()[0] == 0
@@ -132,14 +173,11 @@ def run_suite(options: argparse.Namespace) -> int:
         for model in models:
             model.encoder.to(device)
         config = SuiteConfig(
-            data=open_data(options.data, suite, with_train=any(model.classify is None for model in models)),
-            device=device,
-            limit=options.limit,
-            seed=options.seed,
-            batch_size=options.batch_size,
-            workers=options.workers,
-            on_bad_image=options.on_bad_image,
+            data=open_data(
+                options.data, suite, with_train=any(not model.classify for model in models), corruptions=names
+            ),
             run=out.resolve().name,
+            **_read_settings(options, device, names),
         )
         tasks = plan_tasks(suite, models, config, RunFolder(out))
         if options.dry_run:
@@ -150,6 +188,36 @@ def run_suite(options: argparse.Namespace) -> int:
     if not first:
         return DONE
     return report_results(tasks, failures, out, DEFAULT_REPORTS if options.out is None else out / "reports")
+
+
+def _read_settings(options: argparse.Namespace, device: str, corruptions: tuple[str, ...]) -> dict[str, Any]:
+    """The fields of SuiteConfig that are options of the same name, and two that were worked out."""
+    names = ("limit", "seed", "batch_size", "workers", "on_bad_image", "jpeg_step")
+    return {"device": device, "corruptions": corruptions, **{name: getattr(options, name) for name in names}}
+
+
+def export_images(options: argparse.Namespace) -> int:
+    """Write every cell of the corruptions asked for as image files."""
+    from pixmim_eval.corruptions import resolve_names
+    from pixmim_eval.data import open_manifest
+    from pixmim_eval.devices import resolve_device
+    from pixmim_eval.extract.export import export_corrupted
+    from pixmim_eval.types import Preprocessing
+
+    manifest = open_manifest(options.data)
+    resize = options.resize or round(options.size * 8 / 7)
+    settings = _read_settings(options, resolve_device(options.device), resolve_names(options.corruptions))
+    config = SuiteConfig(data={"val": manifest}, **settings)
+    written = export_corrupted(
+        manifest, Preprocessing(options.size, resize, options.interpolation), config, options.out
+    )
+    print(f"{written} cells written to {options.out}")
+    print(f"evaluate them: python -m pixmim_eval.run --suite robustness --data {options.data} imagenet-c={options.out}")
+    return DONE
+
+
+def _need_heads(models: Sequence[Model]) -> bool:
+    return any(model.classify is None for model in models)
 
 
 def _check_models(models: Sequence[Model]) -> None:
@@ -229,20 +297,20 @@ def evaluate(suite: EvaluationSuite, tasks: Sequence[Task], config: SuiteConfig,
     with progress(description=suite.name, total=len(missing), unit="condition", quiet=rank > 0 or not missing) as bar:
         for task in missing:
             try:
-                rows = suite.run(task.model, task.condition, config)
+                outcome = suite.run(task.model, task.condition, config)
             except _RECOVERABLE as error:
                 if world_size > 1:  # the other processes wait for this one: torchrun ends them all
                     raise
                 failures.append(f"{task.condition} of {task.model.name}: {type(error).__name__}: {error}")
                 continue
             if rank == 0:
-                folder.write(task.key, rows)
+                folder.write(task.key, outcome)
             bar.update()
     return failures
 
 
 def print_plan(suite: EvaluationSuite, tasks: Sequence[Task], config: SuiteConfig, out: Path) -> None:
-    """What a run would do: models, data sets, conditions done and missing, images through models."""
+    """What a run would do: models, data sets, conditions done and missing, room on disk, images through models."""
     models = {task.model.name: task.model for task in tasks}
     passes = {
         (task.model.name, name): images
@@ -262,28 +330,38 @@ def print_plan(suite: EvaluationSuite, tasks: Sequence[Task], config: SuiteConfi
     for condition in dict.fromkeys(task.condition for task in missing):
         waiting = [task.model.name for task in missing if task.condition == condition]
         print(f"missing {condition}: {', '.join(waiting)}")
+    kept = sum(dict(suite.measure_images(model, config) for model in models.values()).values())
+    print(f"disk: {kept / 2**30:.2f} GiB of decoded images in {cache_dir()}, kept for the next run")
     print(f"forward passes: at most {sum(passes.values())} images (cached outputs are not computed again)")
 
 
 def print_summary(rows: Sequence[ResultRow]) -> None:
-    """A table of models by conditions without a severity, per cent with 95 % intervals."""
+    """A table with a column a model and a line a number, but for single cells: per cent with 95 % intervals."""
     from rich.console import Console
     from rich.table import Table
 
     shown = [row for row in rows if "/" not in row.condition]
-    columns = list(dict.fromkeys((row.condition, row.metric) for row in shown))
-    table = Table("model", *(f"{condition}\n{metric} %" for condition, metric in columns))
-    for model in dict.fromkeys(row.model for row in shown):
-        cells = {(row.condition, row.metric): row for row in shown if row.model == model}
-        table.add_row(model, *(_format_cell(cells.get(column)) for column in columns))
+    models = list(dict.fromkeys(row.model for row in shown))
+    cells = {(row.condition, row.metric, row.model): row for row in shown}
+    table = Table("condition", "metric", *models)
+    previous = ""
+    for condition, metric in dict.fromkeys((row.condition, row.metric) for row in shown):
+        if previous not in ("", condition):
+            table.add_section()
+        found = (_format_cell(cells.get((condition, metric, model))) for model in models)
+        table.add_row("" if condition == previous else condition, metric, *found)
+        previous = condition
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 240)
     console.print(table)
 
 
 def _format_cell(row: ResultRow | None) -> str:
+    """ "71.3 % [68.5, 73.9]" of a fraction, "0.713 [0.685, 0.739]" of a ratio."""
     if row is None:
         return "–"
-    return f"{100 * row.value:.1f} [{100 * row.low:.1f}, {100 * row.high:.1f}]"
+    if row.unit == "fraction":
+        return f"{100 * row.value:.1f} % [{100 * row.low:.1f}, {100 * row.high:.1f}]"
+    return f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"
 
 
 def draw_reports(out: Path, reports: Path) -> bool:

@@ -171,6 +171,17 @@ class PredictionSet:
 
 
 @dataclass(frozen=True)
+class AnswerSet:
+    """Answers int64 [N] as outputs of the model, and their probabilities float [N]; otherwise as PredictionSet."""
+
+    index: np.ndarray
+    labels: np.ndarray
+    answers: np.ndarray
+    confidence: np.ndarray
+    skipped: int = 0
+
+
+@dataclass(frozen=True)
 class Estimate:
     """A number with its 95 % interval and the number of images behind it; rates are fractions in [0, 1]."""
 
@@ -236,6 +247,8 @@ class SuiteConfig:
         batch_size, workers: of extraction; no result depends on them.
         on_bad_image: "stop" or "skip".
         run: name on the rows.
+        corruptions: which ones a suite on corrupted images runs, at all five severities; () for the published fifteen.
+        jpeg_step: generated corruptions end as the published files do, stored as JPEG of quality 85.
     """
 
     data: dict[str, Manifest]
@@ -246,6 +259,22 @@ class SuiteConfig:
     workers: int = 2
     on_bad_image: str = "stop"
     run: str = ""
+    corruptions: tuple[str, ...] = ()
+    jpeg_step: bool = True
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a condition gives: its rows, and how each image fared.
+
+    Args:
+        rows: one a metric.
+        hits: metric -> int8 [N], for every image that the condition was to score, in order: 1 right, 0 wrong, -1 left
+            out. Only for accuracies; paired comparisons of models need them.
+    """
+
+    rows: list[ResultRow]
+    hits: dict[str, np.ndarray]
 
 
 class Suite(Protocol):
@@ -259,4 +288,4 @@ class Suite(Protocol):
 
     def conditions(self, config: SuiteConfig) -> list[str]: ...
 
-    def run(self, model: Model, condition: str, config: SuiteConfig) -> list[ResultRow]: ...
+    def run(self, model: Model, condition: str, config: SuiteConfig) -> Outcome: ...

@@ -18,6 +18,7 @@ from torch import nn
 from pixmim_eval.corruptions import corrupt
 from pixmim_eval.errors import BadImageError, InputError
 from pixmim_eval.extract import (
+    answer,
     cache_dir,
     extract_features,
     passes,
@@ -39,9 +40,9 @@ CONFIG = SuiteConfig(data={}, workers=0, batch_size=7)
 @pytest.fixture(autouse=True)
 def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("PIXMIM_CACHE", str(tmp_path / "cache"))
-    passes._memory.clear()
+    passes._kept.clear()
     yield
-    passes._memory.clear()
+    passes._kept.clear()
 
 
 def compute_logits(
@@ -61,11 +62,33 @@ def compute_logits(
     return torch.stack(logits).numpy()
 
 
+READINGS = {"all": None, "two": np.array([2, 0])}
+
+
+def confide(
+    model: Model, manifest: Manifest, corruption: tuple[str, int] | None = None, config: SuiteConfig = CONFIG
+) -> np.ndarray:
+    """Probabilities of the answers, which tell images and models apart."""
+    return answer(model, manifest, config=config, readings=READINGS, corruption=corruption)["all"].confidence
+
+
 @pytest.mark.parametrize("corruption", [None, ("gaussian_noise", 3), ("contrast", 5)])
-def test_logits_are_those_of_each_image_alone(corruption: tuple[str, int] | None) -> None:
+def test_answers_are_those_of_each_image_alone(corruption: tuple[str, int] | None) -> None:
     model, manifest = make_model(), make_manifest()
-    predictions = predict(model, manifest, config=CONFIG, corruption=corruption)
-    np.testing.assert_allclose(predictions.logits, compute_logits(model, manifest, corruption), atol=1e-5)
+    found = answer(model, manifest, config=CONFIG, readings=READINGS, corruption=corruption)
+    logits = compute_logits(model, manifest, corruption).astype(np.float64)
+    for name, classes in (("all", [0, 1, 2]), ("two", [2, 0])):
+        odds = np.exp(logits[:, classes])
+        np.testing.assert_array_equal(found[name].answers, np.array(classes)[odds.argmax(axis=1)])
+        np.testing.assert_allclose(found[name].confidence, odds.max(axis=1) / odds.sum(axis=1), atol=1e-5)
+        np.testing.assert_array_equal(found[name].labels, manifest.labels)
+    assert (found["all"].answers == 1).any() and not (found["two"].answers == 1).any()
+
+
+def test_logits_are_those_of_each_image_alone() -> None:
+    model, manifest = make_model(), make_manifest()
+    predictions = predict(model, manifest, config=CONFIG)
+    np.testing.assert_allclose(predictions.logits, compute_logits(model, manifest), atol=1e-5)
     np.testing.assert_array_equal(predictions.index, np.arange(30))
     np.testing.assert_array_equal(predictions.labels, manifest.labels)
     assert predictions.skipped == 0 and predictions.logits.dtype == np.float32
@@ -88,8 +111,7 @@ def test_the_batch_size_changes_no_prediction(tmp_path: Path, monkeypatch: pytes
     found = []
     for size in (1, 7, 30):
         monkeypatch.setenv("PIXMIM_CACHE", str(tmp_path / str(size)))
-        config = replace(CONFIG, batch_size=size)
-        found.append(predict(make_model(), make_manifest(), config=config, corruption=("impulse_noise", 4)).logits)
+        found.append(confide(make_model(), make_manifest(), ("impulse_noise", 4), replace(CONFIG, batch_size=size)))
     np.testing.assert_allclose(found[0], found[1], atol=1e-5)
     np.testing.assert_allclose(found[0], found[2], atol=1e-5)
 
@@ -148,14 +170,23 @@ def test_geometry_is_part_of_what_is_stored() -> None:
 def test_no_images_are_taken_for_others() -> None:
     model, manifest = make_model(), make_manifest()
     found = [
-        predict(model, manifest, config=CONFIG).logits,
-        predict(model, make_manifest(seed=1), config=CONFIG).logits,
-        predict(model, manifest, config=CONFIG, corruption=("gaussian_noise", 1)).logits,
-        predict(model, manifest, config=CONFIG, corruption=("gaussian_noise", 2)).logits,
-        predict(model, manifest, config=CONFIG, corruption=("impulse_noise", 1)).logits,
-        predict(model, manifest, config=replace(CONFIG, seed=1), corruption=("gaussian_noise", 1)).logits,
+        confide(model, manifest),
+        confide(model, make_manifest(seed=1)),
+        confide(model, manifest, ("gaussian_noise", 1)),
+        confide(model, manifest, ("gaussian_noise", 2)),
+        confide(model, manifest, ("impulse_noise", 1)),
+        confide(model, manifest, ("gaussian_noise", 1), replace(CONFIG, seed=1)),
     ]
-    assert len({logits.tobytes() for logits in found}) == len(found)
+    assert len({confidence.tobytes() for confidence in found}) == len(found)
+
+
+def test_the_jpeg_step_is_part_of_what_is_stored() -> None:
+    model, manifest = make_model(size=64), make_manifest(6, size=64)
+    plain = replace(CONFIG, jpeg_step=False)
+    cell = ("gaussian_noise", 1)
+    assert not np.allclose(confide(model, manifest, cell), confide(model, manifest, cell, plain))
+    stored = answer(model, manifest, config=CONFIG, readings=READINGS)["all"].confidence
+    assert np.allclose(stored, confide(model, manifest, None, plain))  # clean images are left as they are
 
 
 def test_the_seed_does_not_touch_clean_images() -> None:
@@ -185,10 +216,11 @@ def test_the_code_digest_reads_the_code_between_images_and_numbers() -> None:
 
 def test_a_subset_holds_the_rows_it_names() -> None:
     model, manifest = make_model(), make_manifest()
-    whole = predict(model, manifest, config=CONFIG, corruption=("gaussian_noise", 3))
-    part = predict(model, manifest, config=replace(CONFIG, limit=8), corruption=("gaussian_noise", 3))
+    cell, few = ("gaussian_noise", 3), replace(CONFIG, limit=8)
+    whole = answer(model, manifest, config=CONFIG, readings=READINGS, corruption=cell)["all"]
+    part = answer(model, manifest, config=few, readings=READINGS, corruption=cell)["all"]
     assert len(part.index) == 8
-    np.testing.assert_allclose(part.logits, whole.logits[part.index], atol=1e-5)
+    np.testing.assert_allclose(part.confidence, whole.confidence[part.index], atol=1e-5)
     np.testing.assert_array_equal(part.labels, whole.labels[part.index])
 
 
@@ -285,35 +317,66 @@ def test_a_failure_in_the_middle_is_stored_nowhere() -> None:
 
 
 def test_large_outputs_are_stored_in_half_the_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "_HALF_ABOVE_BYTES", 30 * 3 * 4 - 1)
+    monkeypatch.setattr(passes, "_HALF_ABOVE_BYTES", 30 * 3 * 4 - 1)
     model, manifest = make_model(), make_manifest()
     logits = predict(model, manifest, config=CONFIG).logits
     assert logits.dtype == np.float16
     np.testing.assert_allclose(logits, compute_logits(model, manifest), rtol=2e-3, atol=1e-3)
 
 
-def test_images_are_kept_within_their_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    manifest = make_manifest()
-    size = 30 * 3 * 16 * 16
-    monkeypatch.setattr(passes, "_MEMORY_BYTES", 4 * size)
-    for severity in range(1, 6):
-        predict(make_model(), manifest, config=CONFIG, corruption=("gaussian_noise", severity))
-    kept = sum(batch.images.nbytes for batches in passes._memory.values() for batch in batches)
-    assert 0 < kept <= 4 * size
-    monkeypatch.setattr(passes, "_MEMORY_BYTES", 4 * size - 1)
-    passes._memory.clear()
-    predict(make_model(), manifest, config=CONFIG, corruption=("contrast", 1))
-    assert not passes._memory
+@pytest.mark.parametrize("kept", [True, False])
+def test_corrupted_images_are_kept_for_the_next_model_where_they_are_small(
+    kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, size = make_manifest(), 30 * 3 * 16 * 16
+    monkeypatch.setattr(passes, "_KEPT_BYTES", size if kept else size - 1)
+    for severity in (1, 2):
+        confide(make_model(), manifest, ("gaussian_noise", severity))
+    assert sum(batch.images.nbytes for batches in passes._kept.values() for batch in batches) == (size if kept else 0)
 
 
-def test_every_model_sees_the_same_kept_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    manifest = make_manifest()
-    predict(make_model(), manifest, config=CONFIG, corruption=("gaussian_noise", 2))
-    monkeypatch.setattr(type(manifest.source), "read", None)  # reading again would fail
-    other = make_model(seed=1)
-    found = predict(other, manifest, config=CONFIG, corruption=("gaussian_noise", 2)).logits
-    monkeypatch.undo()
-    np.testing.assert_allclose(found, compute_logits(other, manifest, ("gaussian_noise", 2)), atol=1e-5)
+def test_an_image_is_decoded_once_for_all_that_is_done_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest, bad = make_manifest(bad=(4,)), replace(CONFIG, on_bad_image="skip")
+    predict(make_model(), manifest, config=bad, keep_images=True)
+    cases = [(make_model(), ("gaussian_noise", 2)), (make_model(seed=1), ("contrast", 1)), (make_model(seed=1), None)]
+    with monkeypatch.context() as patch:
+        patch.setattr(type(manifest.source), "read", None)  # reading again would fail
+        found = [answer(model, manifest, config=bad, readings=READINGS, corruption=cell) for model, cell in cases[:2]]
+        found.append({"all": predict(make_model(seed=1), manifest, config=bad, keep_images=True)})
+    others = np.delete(np.arange(30), 4)
+    for (model, cell), stored in zip(cases, found, strict=True):
+        logits = compute_logits(model, replace(manifest, source=make_manifest().source), cell)[others]
+        np.testing.assert_array_equal(stored["all"].index, others)
+        assert stored["all"].skipped == 1
+        if cell:
+            np.testing.assert_array_equal(stored["all"].answers, logits.argmax(axis=1))
+        else:
+            np.testing.assert_allclose(stored["all"].logits, logits, atol=1e-5)
+
+
+def test_a_disk_without_room_is_named_before_anything_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = type("Usage", (), {"free": 30 * 3 * 4 - 1})
+    monkeypatch.setattr(store.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(InputError, match="PIXMIM_CACHE"):
+        predict(make_model(), make_manifest(), config=CONFIG)
+    usage.free += 1
+    assert len(predict(make_model(), make_manifest(), config=CONFIG).index) == 30
+
+
+def test_what_was_used_longest_ago_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    manifests = [make_manifest(seed=seed) for seed in range(3)]
+    predict(make_model(), manifests[0], config=CONFIG)
+    (first,) = (cache_dir() / "outputs").iterdir()
+    size = sum(file.stat().st_size for file in first.iterdir())
+    monkeypatch.setattr(store, "_KEPT_BYTES", 2 * size)
+    os.utime(first, (1, 1))
+    predict(make_model(), manifests[1], config=CONFIG)
+    assert len(list(first.parent.iterdir())) == 2
+    predict(make_model(), manifests[0], config=CONFIG)  # used again: the second one is older now
+    (second,) = set(first.parent.iterdir()) - {first}
+    os.utime(second, (2, 2))
+    predict(make_model(), manifests[2], config=CONFIG)
+    assert first.exists() and not second.exists() and len(list(first.parent.iterdir())) == 2
 
 
 def test_a_subset_of_a_data_set_that_cycles_has_every_class_equally() -> None:

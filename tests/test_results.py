@@ -13,8 +13,17 @@ import pandas as pd
 import pytest
 
 from pixmim_eval.errors import InputError
-from pixmim_eval.results import COLUMNS, RunFolder, format_protocol, hash_parts, make_row, name_subset, read_rows
-from pixmim_eval.types import Estimate, LabelSpace, Manifest, Model, Preprocessing, ResultRow, SuiteConfig
+from pixmim_eval.results import (
+    COLUMNS,
+    RunFolder,
+    format_protocol,
+    hash_parts,
+    make_row,
+    name_subset,
+    read_hits,
+    read_rows,
+)
+from pixmim_eval.types import Estimate, LabelSpace, Manifest, Model, Outcome, Preprocessing, ResultRow, SuiteConfig
 
 SPACE = LabelSpace("names-2", ("cat", "dog"))
 MANIFEST = Manifest("pets", np.array(["a", "b", "c"]), np.array([0, 1, 0]), SPACE, "d" * 16, source=None)  # type: ignore[arg-type]
@@ -55,12 +64,35 @@ def test_a_row_says_who_was_measured_on_what_and_how() -> None:
 def test_numbers_come_back_to_the_bit(tmp_path: Path) -> None:
     rows = [make(), make(metric="top1_full1000", value=0.1 + 0.2, epoch=300)]
     folder = RunFolder(tmp_path)
-    folder.write("0123456789abcdef", rows)
+    folder.write("0123456789abcdef", Outcome(rows, {}))
     assert RunFolder(tmp_path).read() == rows
 
 
+def test_how_each_image_fared_comes_back_beside_its_row(tmp_path: Path) -> None:
+    hits = np.array([1, 0, -1, 1, 1], dtype=np.int8)
+    RunFolder(tmp_path).write("a" * 16, Outcome([make(), make(metric="ece")], {"top1": hits}))
+    RunFolder(tmp_path).write("b" * 16, Outcome([make(metric="other")], {}))
+    found = read_hits(tmp_path)
+    assert tuple(found.columns) == (*COLUMNS, "hits") and found["metric"].tolist() == ["top1"]
+    np.testing.assert_array_equal(found["hits"][0], hits)
+    assert found["hits"][0].dtype == np.int8
+    assert len(read_rows(tmp_path)) == 3
+
+
+def test_fifty_thousand_images_take_some_ten_kilobytes(tmp_path: Path) -> None:
+    hits = (np.random.default_rng(0).random(50_000) < 0.7).astype(np.int8)
+    file = RunFolder(tmp_path).write("a" * 16, Outcome([make()], {"top1": hits}))
+    assert file.stat().st_size < 14_000
+    np.testing.assert_array_equal(read_hits(tmp_path)["hits"][0], hits)
+
+
+def test_a_folder_of_rows_alone_has_no_hits(tmp_path: Path) -> None:
+    RunFolder(tmp_path).write("a" * 16, Outcome([make()], {}))
+    assert read_hits(tmp_path).empty
+
+
 def test_a_data_frame_has_the_fields_in_order_with_their_types(tmp_path: Path) -> None:
-    RunFolder(tmp_path).write("0123456789abcdef", [make(), make(metric="other", epoch=300)])
+    RunFolder(tmp_path).write("0123456789abcdef", Outcome([make(), make(metric="other", epoch=300)], {}))
     frame = read_rows(tmp_path)
     assert tuple(frame.columns) == COLUMNS
     assert [str(frame[name].dtype) for name in ("epoch", "value", "low", "n", "skipped", "seed")] == [
@@ -71,14 +103,14 @@ def test_a_data_frame_has_the_fields_in_order_with_their_types(tmp_path: Path) -
 
 
 def test_a_frame_without_any_epoch_keeps_its_integer_type(tmp_path: Path) -> None:
-    RunFolder(tmp_path).write("0123456789abcdef", [make()])
+    RunFolder(tmp_path).write("0123456789abcdef", Outcome([make()], {}))
     assert str(read_rows(tmp_path)["epoch"].dtype) == "Int64"
 
 
 def test_a_condition_is_done_once_its_file_is_there(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     assert not folder.has("0123456789abcdef")
-    file = folder.write("0123456789abcdef", [make()])
+    file = folder.write("0123456789abcdef", Outcome([make()], {}))
     assert folder.has("0123456789abcdef") and RunFolder(tmp_path).has("0123456789abcdef")
     assert not folder.has("fedcba9876543210")
     assert file.name == "robustness-mae-tiny-gaussian_noise-3-0123456789abcdef.json"
@@ -86,9 +118,9 @@ def test_a_condition_is_done_once_its_file_is_there(tmp_path: Path) -> None:
 
 def test_rows_of_former_code_give_way_to_those_of_the_same_measurement(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    folder.write("a" * 16, [make(value=0.3)])
-    folder.write("b" * 16, [make(value=0.3, dataset_digest="e" * 16)])
-    folder.write("c" * 16, [make(value=0.4)])
+    folder.write("a" * 16, Outcome([make(value=0.3)], {}))
+    folder.write("b" * 16, Outcome([make(value=0.3, dataset_digest="e" * 16)], {}))
+    folder.write("c" * 16, Outcome([make(value=0.4)], {}))
     assert sorted(row.value for row in folder.read()) == [0.3, 0.4]
     assert not folder.has("a" * 16)
     assert folder.has("b" * 16)
@@ -96,14 +128,14 @@ def test_rows_of_former_code_give_way_to_those_of_the_same_measurement(tmp_path:
 
 def test_names_that_no_file_can_have_are_stored_all_the_same(tmp_path: Path) -> None:
     row = make(model="../../etc/" + "x" * 300 + " ü*")
-    file = RunFolder(tmp_path).write("0123456789abcdef", [row])
+    file = RunFolder(tmp_path).write("0123456789abcdef", Outcome([row], {}))
     assert file.parent == tmp_path / "rows" and len(file.name) < 160
     assert RunFolder(tmp_path).read() == [row] and RunFolder(tmp_path).has("0123456789abcdef")
 
 
 def test_what_a_killed_process_leaves_is_not_read(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    file = folder.write("0123456789abcdef", [make()])
+    file = folder.write("0123456789abcdef", Outcome([make()], {}))
     file.with_name(f".{file.name}.4242.tmp").write_bytes(file.read_bytes()[:37])
     file.with_name(".robustness-x-0000000000000000.json.1.tmp").write_bytes(b"")
     again = RunFolder(tmp_path)
@@ -111,15 +143,16 @@ def test_what_a_killed_process_leaves_is_not_read(tmp_path: Path) -> None:
 
 
 def test_a_process_killed_while_writing_leaves_the_rows_that_were_there(tmp_path: Path) -> None:
-    file = RunFolder(tmp_path).write("0123456789abcdef", [make()])
+    file = RunFolder(tmp_path).write("0123456789abcdef", Outcome([make()], {}))
     script = (
-        "import os, signal, sys, dataclasses\n"
+        "import os, signal, sys\n"
         "from pathlib import Path\n"
         "from pixmim_eval.results import RunFolder\n"
+        "from pixmim_eval.types import Outcome\n"
         "folder = RunFolder(Path(sys.argv[1]))\n"
-        "rows = folder.read()\n"
+        "outcome = Outcome(folder.read() * 1000, {})\n"
         "os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "folder.write('0123456789abcdef', rows * 1000)\n"
+        "folder.write('0123456789abcdef', outcome)\n"
     )
     killed = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
     assert killed.returncode == -9
@@ -134,11 +167,13 @@ def test_a_process_killed_while_writing_leaves_the_rows_that_were_there(tmp_path
         b'{"key": "x"',
         b'{"key": "x", "rows": [{"run": "only"}]}',
         b"[1, 2]",
+        b'{"key": "x", "rows": [], "hits": {"top1": "not base64"}}',
+        b'{"key": "x", "rows": [], "hits": {"top1": "AAAA"}}',
         b"\xff\xfe",
     ],
 )
 def test_a_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
-    file = RunFolder(tmp_path).write("0123456789abcdef", [make()])
+    file = RunFolder(tmp_path).write("0123456789abcdef", Outcome([make()], {}))
     file.write_bytes(content)
     with pytest.raises(InputError, match=file.name):
         read_rows(tmp_path)
@@ -148,7 +183,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
     ("field", "value"), [("value", "0.5"), ("n", 3.0), ("epoch", "300"), ("model", 7), ("n", True)]
 )
 def test_a_number_stored_as_something_else_is_refused(tmp_path: Path, field: str, value: object) -> None:
-    file = RunFolder(tmp_path).write("0123456789abcdef", [make()])
+    file = RunFolder(tmp_path).write("0123456789abcdef", Outcome([make()], {}))
     file.write_text(json.dumps({"key": "x", "rows": [asdict(make()) | {field: value}]}))
     with pytest.raises(InputError, match=f"field {field}"):
         read_rows(tmp_path)
@@ -156,7 +191,7 @@ def test_a_number_stored_as_something_else_is_refused(tmp_path: Path, field: str
 
 def test_not_a_number_is_never_stored(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
-        RunFolder(tmp_path).write("0123456789abcdef", [make(value=float("nan"))])
+        RunFolder(tmp_path).write("0123456789abcdef", Outcome([make(value=float("nan"))], {}))
 
 
 def test_an_empty_folder_says_which_command_makes_rows(tmp_path: Path) -> None:
@@ -167,7 +202,7 @@ def test_an_empty_folder_says_which_command_makes_rows(tmp_path: Path) -> None:
 def test_chosen_conditions_are_read_in_the_order_asked_for(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     for number, condition in enumerate(("clean", "sketch", "summary")):
-        folder.write(f"{number:016x}", [make(condition)])
+        folder.write(f"{number:016x}", Outcome([make(condition)], {}))
     assert [row.condition for row in folder.read([f"{2:016x}", f"{0:016x}", "f" * 16])] == ["summary", "clean"]
 
 

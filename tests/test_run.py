@@ -25,15 +25,15 @@ from pixmim_eval.extract import passes
 from pixmim_eval.models import catalog
 from pixmim_eval.results import COLUMNS, RunFolder, read_rows
 from pixmim_eval.run import main
-from pixmim_eval.suites import robustness
 from pixmim_eval.suites.robustness import Robustness
 from pixmim_eval.types import Model, ResultRow, SuiteConfig
 from tests.fakes import make_model
 
 DATA = ["--data", "builtin:shapes16@16", "--limit", "24"]
-COMMAND = ["--suite", "robustness", *DATA, "--device", "cpu", "--workers", "0"]
-CORRUPTIONS = ("defocus_blur", "contrast")
+CORRUPTIONS = ("--corruptions", "impulse_noise", "contrast")
+COMMAND = ["--suite", "robustness", *DATA, "--device", "cpu", "--workers", "0", *CORRUPTIONS]
 CONDITIONS = 16  # clean, ten corrupted cells, four variants, the summary
+ROWS = 31  # accuracy and calibration of each but the summary, which has one mean error
 
 
 def make_models(*_: object) -> list[Model]:
@@ -52,15 +52,12 @@ def reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[li
     analysis = ModuleType("analysis.run")
     analysis.main = draw  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "analysis.run", analysis)
-    cells = {name: cell for name, cell in robustness.CELLS.items() if cell[0] in CORRUPTIONS}
-    monkeypatch.setattr(robustness, "CORRUPTIONS", CORRUPTIONS)
-    monkeypatch.setattr(robustness, "CELLS", cells)
     monkeypatch.setattr(catalog, "load_models", make_models)
     monkeypatch.setenv("PIXMIM_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    passes._memory.clear()
+    passes._kept.clear()
     yield calls
-    passes._memory.clear()
+    passes._kept.clear()
 
 
 def read_values(folder: Path) -> pd.DataFrame:
@@ -88,19 +85,19 @@ def test_every_condition_of_every_model_is_stored_and_shown(
 ) -> None:
     assert main([*COMMAND, "--out", "out"]) == 0
     rows = read_rows(Path("out"))
-    assert len(rows) == 2 * CONDITIONS and set(rows["model"]) == {"first", "second"}
+    assert len(rows) == 2 * ROWS and set(rows["model"]) == {"first", "second"}
     assert (rows["run"] == "out").all() and (rows["subset"] == "spread-24").all() and (rows["n"] == 24).all()
     shown = capsys.readouterr()
     summary = rows[(rows["condition"] == "summary") & (rows["model"] == "second")].iloc[0]
-    assert f"{100 * summary['value']:.1f} [{100 * summary['low']:.1f}, {100 * summary['high']:.1f}]" in shown.out
-    assert "cue-conflict" in shown.out and "defocus_blur" not in shown.out
+    assert f"{100 * summary['value']:.1f} % [{100 * summary['low']:.1f}, {100 * summary['high']:.1f}]" in shown.out
+    assert "cue-conflict" in shown.out and "impulse_noise" not in shown.out
     assert str(Path("out/rows")) in shown.out
     assert reports == [[view, "--runs", "out", "--out", str(Path("out/reports"))] for view in ("figures", "tables")]
 
 
 def test_without_out_rows_and_reports_have_their_usual_places(reports: list[list[str]]) -> None:
     assert main(COMMAND) == 0
-    assert len(read_rows(Path("runs/evaluation"))) == 2 * CONDITIONS
+    assert len(read_rows(Path("runs/evaluation"))) == 2 * ROWS
     assert reports[0] == ["figures", "--runs", str(Path("runs/evaluation")), "--out", "reports"]
 
 
@@ -131,10 +128,10 @@ def test_a_run_that_was_killed_goes_on_where_it_was(
 ) -> None:
     main([*COMMAND, "--out", "whole"])
     with monkeypatch.context() as patch:
-        break_suite(patch, lambda model, condition: (model.name, condition) == ("second", "defocus_blur/2"), stop)
+        break_suite(patch, lambda model, condition: (model.name, condition) == ("second", "impulse_noise/2"), stop)
         with pytest.raises(type(stop)):
             main([*COMMAND, "--out", "parts"])
-    stored = len(RunFolder(Path("parts")).read())
+    stored = len(RunFolder(Path("parts")).files())
     assert 0 < stored < 2 * CONDITIONS
     patch_asked = break_suite(monkeypatch, lambda model, condition: False, RuntimeError())
     monkeypatch.setenv("PIXMIM_CACHE", str(tmp_path / "another"))  # nothing but the rows survived
@@ -150,7 +147,7 @@ def test_bad_input_stops_the_run_and_keeps_what_is_stored(
     break_suite(monkeypatch, lambda model, condition: condition == "contrast/1", error)
     assert main([*COMMAND, "--out", "out"]) == 2
     assert "x.png" in capsys.readouterr().err
-    assert len(RunFolder(Path("out")).read()) == 2 * 6  # clean, five of defocus_blur
+    assert len(RunFolder(Path("out")).files()) == 2 * 6  # clean, five of impulse_noise
 
 
 def test_a_condition_that_fails_is_named_and_the_others_are_done(
@@ -164,9 +161,9 @@ def test_a_condition_that_fails_is_named_and_the_others_are_done(
         )
         assert main([*COMMAND, "--out", "out"]) == 4
     assert "contrast/1 of first: RuntimeError: out of memory" in capsys.readouterr().err
-    assert len(RunFolder(Path("out")).read()) == 2 * CONDITIONS - 1
+    assert len(RunFolder(Path("out")).files()) == 2 * CONDITIONS - 1
     assert main([*COMMAND, "--out", "out"]) == 0
-    assert len(RunFolder(Path("out")).read()) == 2 * CONDITIONS
+    assert len(RunFolder(Path("out")).files()) == 2 * CONDITIONS
 
 
 def test_a_model_that_gives_nan_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,7 +183,7 @@ def test_a_mistake_in_the_program_is_not_hidden(monkeypatch: pytest.MonkeyPatch)
 def test_reports_that_cannot_be_drawn_leave_a_partial_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules["analysis.run"], "main", lambda arguments: 2)
     assert main([*COMMAND, "--out", "out"]) == 4
-    assert len(read_rows(Path("out"))) == 2 * CONDITIONS
+    assert len(read_rows(Path("out"))) == 2 * ROWS
 
 
 def test_a_dry_run_says_what_is_missing_and_does_nothing(
@@ -288,7 +285,7 @@ def run_as_rank(rank: int, port: int, folder: Path) -> None:
     torch.set_num_threads(1)  # OpenMP does not survive a fork
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "PIXMIM_CACHE": str(folder / "shared-cache")}
-    passes._memory.clear()
+    passes._kept.clear()
     with (folder / f"stdout-{rank}").open("w") as file, redirect_stdout(file):
         code = main([*COMMAND, "--out", "two"])
     os._exit(code)

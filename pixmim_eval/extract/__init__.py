@@ -1,24 +1,27 @@
-"""Model × manifest → features or predictions, one forward pass an image, cached by content."""
+"""Model × manifest → features, logits or answers, one forward pass an image, cached by content."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pixmim_eval.errors import InputError
 from pixmim_eval.extract.passes import ImagePass, digest_code, identify_model, pool_tokens
 from pixmim_eval.extract.processes import one_thread, process_rank, share, wait_for_all
-from pixmim_eval.extract.store import load_outputs
+from pixmim_eval.extract.store import Entry, load_entry
 from pixmim_eval.files import cache_dir, write_atomic
 from pixmim_eval.models.heads import LinearHead, choose_pooling
 from pixmim_eval.results import hash_parts
 from pixmim_eval.seeds import derive_seed, uniform
-from pixmim_eval.types import FeatureSet, Manifest, Model, PredictionSet, SuiteConfig
+from pixmim_eval.types import AnswerSet, FeatureSet, Manifest, Model, PredictionSet, SuiteConfig
 
 __all__ = [
+    "answer",
     "cache_dir",
     "digest_code",
     "extract_features",
@@ -62,16 +65,14 @@ def select_head_rows(manifest: Manifest, limit: int | None) -> np.ndarray:
     return select_rows(manifest, count if limit is None else min(count, limit))
 
 
-def predict(
-    model: Model, manifest: Manifest, *, config: SuiteConfig, corruption: tuple[str, int] | None = None
-) -> PredictionSet:
+def predict(model: Model, manifest: Manifest, *, config: SuiteConfig, keep_images: bool = False) -> PredictionSet:
     """Logits of a model with a classifier, from the cache where they are there.
 
     Args:
         model: has `classify`; see prepare_classifier for one that lacks it.
         manifest: the data set; config.limit picks its rows (see select_rows).
         config: of the run.
-        corruption: (name, severity) applied to the uint8 images after the evaluation geometry, or None.
+        keep_images: other passes will need the decoded images, e.g. to corrupt them.
 
     Returns:
         Logits float32 [N, K] (float16 above 1 GiB) in the order of the model's classes; read-only, memory-mapped.
@@ -81,13 +82,77 @@ def predict(
         InputError: an image cannot be read and config.on_bad_image is "stop".
         FloatingPointError: logits are not finite.
     """
-    classify = model.classify
-    if classify is None:
-        raise ValueError(f"{model.name} has no classifier: use the model that prepare_classifier returns")
+    classify = _require_classifier(model)
     rows = select_rows(manifest, config.limit)
-    images = ImagePass(model, manifest, rows, config, lambda batch: {"logits": classify(batch)}, "logits", corruption)
-    stored = load_outputs(images)
-    return PredictionSet(stored.index, stored.labels, stored.arrays["logits"], stored.skipped)
+    work = ImagePass(
+        model, manifest, rows, config, lambda images: {"logits": classify(images)}, "logits", keep_images=keep_images
+    )
+    index, labels, arrays, skipped = _drop_absent(load_entry(work))
+    return PredictionSet(index, labels, arrays["logits"], skipped)
+
+
+def answer(
+    model: Model,
+    manifest: Manifest,
+    *,
+    config: SuiteConfig,
+    readings: Mapping[str, np.ndarray | None],
+    corruption: tuple[str, int] | None = None,
+) -> dict[str, AnswerSet]:
+    """A model's answers, without its logits: a thousandth of the room that a cell of ImageNet-C would take.
+
+    Args:
+        model, manifest, config: as predict.
+        readings: name -> which outputs of the model may be the answer, int64 [k]; None for all.
+        corruption: (name, severity) applied to the uint8 images after the evaluation geometry; None for images that are
+            scored as they are.
+
+    Returns:
+        For each reading the answers, as outputs of the model. Of equal logits the first counts.
+
+    Raises:
+        As predict.
+    """
+    classify = _require_classifier(model)
+    chosen = {name: None if classes is None else torch.from_numpy(classes) for name, classes in readings.items()}
+
+    def forward(images: Tensor) -> dict[str, Tensor]:
+        logits = classify(images)
+        outputs = {}
+        for name, classes in chosen.items():
+            part = logits if classes is None else logits[:, classes]
+            best = part.argmax(dim=1, keepdim=True)
+            confidence = part.float().softmax(dim=1).gather(1, best)
+            outputs[f"answers{name}"] = torch.cat(
+                [best.float(), confidence], dim=1
+            )  # floats hold whole numbers up to 2^24
+        return outputs
+
+    name = hash_parts("answers", tuple((key, None if v is None else v.tolist()) for key, v in readings.items()))
+    rows = select_rows(manifest, config.limit)
+    index, labels, arrays, skipped = _drop_absent(
+        load_entry(ImagePass(model, manifest, rows, config, forward, name, corruption))
+    )
+    answers = {}
+    for key, classes in readings.items():
+        stored = arrays[f"answers{key}"]
+        best = stored[:, 0].astype(np.int64)
+        answers[key] = AnswerSet(index, labels, best if classes is None else classes[best], stored[:, 1], skipped)
+    return answers
+
+
+def _require_classifier(model: Model) -> Callable[[Tensor], Tensor]:
+    if model.classify is None:
+        raise ValueError(f"{model.name} has no classifier: use the model that prepare_classifier returns")
+    return model.classify
+
+
+def _drop_absent(entry: Entry) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray], int]:
+    """Index, labels and arrays of the rows that were not left out, and how many were."""
+    table, arrays, kept = entry.table, entry.arrays, entry.table["present"]
+    if not kept.all():
+        table, arrays = table[kept], {name: array[kept] for name, array in arrays.items()}
+    return table["row"], table["label"], arrays, len(kept) - len(table)
 
 
 def extract_features(
@@ -109,11 +174,8 @@ def extract_features(
         InputError: an image cannot be read and config.on_bad_image is "stop".
         FloatingPointError: features are not finite.
     """
-    stored = load_outputs(_pass_for_features(model, manifest, config, rows))
-    return {
-        pooling: FeatureSet(stored.index, stored.labels, features, stored.skipped)
-        for pooling, features in stored.arrays.items()
-    }
+    index, labels, arrays, skipped = _drop_absent(load_entry(_pass_for_features(model, manifest, config, rows)))
+    return {pooling: FeatureSet(index, labels, features, skipped) for pooling, features in arrays.items()}
 
 
 def _pass_for_features(model: Model, manifest: Manifest, config: SuiteConfig, rows: np.ndarray | None) -> ImagePass:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,15 +15,89 @@ import torch
 from torch import Tensor, nn
 
 from pixmim_eval.corruptions import corrupt
+from pixmim_eval.corruptions.frost import frost_source
 from pixmim_eval.data.loader import evaluation_batches
 from pixmim_eval.data.transforms import name_transform, normalize
 from pixmim_eval.extract.processes import one_thread, split_over_threads
+from pixmim_eval.extract.store import Shape, load_entry
 from pixmim_eval.results import hash_parts
-from pixmim_eval.types import Batch, Encoder, Manifest, Model, SuiteConfig
+from pixmim_eval.types import Batch, Encoder, Manifest, Model, Preprocessing, SuiteConfig
 
 _CODE = ("corruptions/**/*.py", "data/**/*.py", "models/**/*.py", "extract/*.py", "metrics/*.py", "seeds.py")
-_MEMORY_BYTES = 2**30
-_memory: OrderedDict[str, list[Batch]] = OrderedDict()  # images of small data sets, the oldest first
+_KEPT_BYTES = 2**28  # of corrupted images, for the other models of a run
+_HALF_ABOVE_BYTES = 2**30
+_kept: dict[str, list[Batch]] = {}  # the corrupted images of one condition at most
+
+
+@dataclass(frozen=True)
+class DecodedImages:
+    """Images after evaluation geometry, decoded once and kept on disk: what is corrupted in many ways starts here.
+
+    Args:
+        manifest, rows: which; rows int64, sorted.
+        preprocessing: which geometry.
+        config: seed, device, batch size, workers and what to do about bad images.
+    """
+
+    manifest: Manifest
+    preprocessing: Preprocessing
+    rows: np.ndarray
+    config: SuiteConfig
+    kind = "images"
+
+    @property
+    def key(self) -> str:
+        """16 hex digits that name the images before normalisation."""
+        transform = name_transform(self.preprocessing, self.manifest)
+        rows = hashlib.blake2b(self.rows.tobytes(), digest_size=8).hexdigest()
+        return hash_parts(self.manifest.digest, transform, rows, self.config.on_bad_image, digest_code())
+
+    @property
+    def description(self) -> str:
+        return f"decoding {self.manifest.name}"
+
+    def shapes(self) -> dict[str, Shape]:
+        size = self.preprocessing.size
+        return {"images": ((3, size, size), np.dtype(np.uint8))}
+
+    def prepare(self) -> None:
+        """Nothing: the data set is there."""
+
+    def run(self, rows: np.ndarray) -> Iterator[tuple[Batch, dict[str, np.ndarray]]]:
+        for batch in self.decode(rows):
+            yield batch, {"images": batch.images.numpy()}
+
+    def decode(self, rows: np.ndarray) -> Iterator[Batch]:
+        """Batches of uint8 images, straight from the data set."""
+        return evaluation_batches(
+            self.manifest,
+            self.preprocessing,
+            rows=rows,
+            batch_size=self.config.batch_size,
+            workers=self.config.workers,
+            on_bad_image=self.config.on_bad_image,
+        )
+
+    def read(self, rows: np.ndarray) -> Iterator[Batch]:
+        """The same batches from disk, where they are put first if they are not there."""
+        entry = load_entry(self)
+        places = np.searchsorted(self.rows, rows)
+        places = places[entry.table["present"][places]]
+        for start in range(0, len(places), self.config.batch_size):
+            part = places[start : start + self.config.batch_size]
+            images, table = entry.arrays["images"][part], entry.table[part]
+            yield Batch(*(torch.from_numpy(values.copy()) for values in (images, table["row"], table["label"])))
+
+    def corrupt(self, rows: np.ndarray, name: str, severity: int) -> Iterator[Batch]:
+        """Corrupted batches, on the run's device."""
+        config, device = self.config, torch.device(self.config.device)
+
+        def apply(images: Tensor, index: Tensor) -> Tensor:
+            return corrupt(images.to(device), name, severity, seed=config.seed, index=index, jpeg_step=config.jpeg_step)
+
+        with split_over_threads(device) as split:
+            for batch in self.read(rows):
+                yield replace(batch, images=torch.cat(split(apply, batch.images, batch.index)))
 
 
 @dataclass(frozen=True)
@@ -38,6 +111,7 @@ class ImagePass:
         forward: normalised images [B, 3, S, S] -> named outputs [B, width].
         output: a name for what forward computes from the model.
         corruption: (name, severity), or None.
+        keep_images: other passes need these images too; corrupted passes always keep theirs before corruption.
     """
 
     model: Model
@@ -47,14 +121,17 @@ class ImagePass:
     forward: Callable[[Tensor], dict[str, Tensor]]
     output: str
     corruption: tuple[str, int] | None = None
+    keep_images: bool = False
+    kind = "outputs"
 
     @property
     def images_key(self) -> str:
         """16 hex digits that name the images that go in, before normalisation."""
-        transform = name_transform(self.model.preprocessing, self.manifest)
-        rows = hashlib.blake2b(self.rows.tobytes(), digest_size=8).hexdigest()
-        noise = None if self.corruption is None else (*self.corruption, self.config.seed)
-        return hash_parts(self.manifest.digest, transform, rows, noise, self.config.on_bad_image)
+        corruption: tuple[object, ...] | None = None
+        if self.corruption is not None:
+            photographs = frost_source() if self.corruption[0] == "frost" else ""
+            corruption = (*self.corruption, self.config.seed, self.config.jpeg_step, photographs)
+        return hash_parts(self._decoded.key, corruption)
 
     @property
     def key(self) -> str:
@@ -64,22 +141,50 @@ class ImagePass:
         size of the outputs.
         """
         device = torch.device(self.config.device).type
-        return hash_parts(identify_model(self.model), self.images_key, self.output, device, digest_code())
+        return hash_parts(identify_model(self.model), self.images_key, self.output, device)
 
-    def run(self) -> Iterator[tuple[Batch, dict[str, np.ndarray]]]:
-        """Each batch with its outputs, float32 [B, width]. Raises FloatingPointError where they are not finite."""
-        batches = _read_images(self)
-        with split_over_threads(torch.device(self.config.device)) as split:
-            for batch in batches:
-                parts = split(self._compute, batch.images, batch.index)
-                yield batch, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    @property
+    def description(self) -> str:
+        return f"{self.manifest.name} through {self.model.name}"
 
-    def measure_widths(self) -> dict[str, int]:
-        """Width of each output, from a blank image."""
+    @property
+    def _decoded(self) -> DecodedImages:
+        return DecodedImages(self.manifest, self.model.preprocessing, self.rows, self.config)
+
+    def shapes(self) -> dict[str, Shape]:
+        """Shape of a row and dtype of each output; from a blank image."""
         size = self.model.preprocessing.size
         with one_thread():
             outputs = self._compute(torch.zeros(1, 3, size, size, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64))
-        return {name: values.shape[1] for name, values in outputs.items()}
+        widest = max(values.shape[1] for values in outputs.values())
+        half = 4 * len(self.rows) * widest > _HALF_ABOVE_BYTES
+        dtype = np.dtype(np.float16 if half else np.float32)
+        return {name: (values.shape[1:], dtype) for name, values in outputs.items()}
+
+    def prepare(self) -> None:
+        """Decode the images, where they are to be kept and are not there yet."""
+        if self.keep_images or self.corruption is not None:
+            load_entry(self._decoded)
+
+    def run(self, rows: np.ndarray) -> Iterator[tuple[Batch, dict[str, np.ndarray]]]:
+        """Each batch with its outputs, float32 [B, width]. Raises FloatingPointError where they are not finite."""
+        with split_over_threads(torch.device(self.config.device)) as split:
+            for batch in self._read_images(rows):
+                parts = split(self._compute, batch.images, batch.index)
+                yield batch, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _read_images(self, rows: np.ndarray) -> Iterator[Batch]:
+        """Batches of uint8 images after geometry and corruption."""
+        if self.corruption is None:
+            return self._decoded.read(rows) if self.keep_images else self._decoded.decode(rows)
+        if 3 * self.model.preprocessing.size**2 * len(rows) > _KEPT_BYTES:
+            return self._decoded.corrupt(rows, *self.corruption)
+        key = hash_parts(self.images_key, self.config.batch_size, rows.tobytes())
+        if key not in _kept:
+            batches = list(self._decoded.corrupt(rows, *self.corruption))
+            _kept.clear()
+            _kept[key] = batches
+        return iter(_kept[key])
 
     def _compute(self, images: Tensor, index: Tensor) -> dict[str, np.ndarray]:
         device, preprocessing = torch.device(self.config.device), self.model.preprocessing
@@ -132,48 +237,3 @@ def digest_code() -> str:
     files = sorted(file for pattern in _CODE for file in root.glob(pattern))
     sources = tuple((str(file.relative_to(root)), hashlib.blake2b(file.read_bytes()).hexdigest()) for file in files)
     return hash_parts(sources, version("timm"))
-
-
-def _read_images(images: ImagePass) -> Iterable[Batch]:
-    """Batches of uint8 images after geometry and corruption; small sets stay in memory for other models."""
-    key = hash_parts(images.images_key, images.config.batch_size)
-    if key in _memory:
-        _memory.move_to_end(key)
-        return _memory[key]
-    if images.corruption is None:
-        batches: Iterable[Batch] = _decode_images(images)
-    else:
-        batches = _corrupt_images(images, *images.corruption)
-    size = 3 * images.model.preprocessing.size**2 * len(images.rows)
-    if 4 * size > _MEMORY_BYTES:
-        return batches
-    _memory[key] = list(batches)
-    while sum(batch.images.nbytes for kept in _memory.values() for batch in kept) > _MEMORY_BYTES:
-        _memory.popitem(last=False)
-    return _memory[key]
-
-
-def _decode_images(images: ImagePass) -> Iterator[Batch]:
-    return iter(
-        evaluation_batches(
-            images.manifest,
-            images.model.preprocessing,
-            rows=images.rows,
-            batch_size=images.config.batch_size,
-            workers=images.config.workers,
-            on_bad_image=images.config.on_bad_image,
-        )
-    )
-
-
-def _corrupt_images(images: ImagePass, name: str, severity: int) -> Iterator[Batch]:
-    device = torch.device(images.config.device)
-    function = partial(_corrupt, name=name, severity=severity, seed=images.config.seed, device=device)
-    batches = _read_images(replace(images, corruption=None))
-    with split_over_threads(device) as split:
-        for batch in batches:
-            yield replace(batch, images=torch.cat(split(function, batch.images, batch.index)))
-
-
-def _corrupt(images: Tensor, index: Tensor, *, name: str, severity: int, seed: int, device: torch.device) -> Tensor:
-    return corrupt(images.to(device), name, severity, seed=seed, index=index)

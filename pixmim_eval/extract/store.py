@@ -1,4 +1,4 @@
-"""Outputs of image passes on disk: a folder of arrays an entry, named by content.
+"""Decoded images and outputs of models on disk: a folder of arrays an entry, named by content.
 
 An entry is written under a temporary name and renamed when it is complete and on the disk; a reader sees all of it or
 nothing. Whatever a killed process leaves has a temporary name and is never read.
@@ -9,48 +9,92 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from pixmim_eval.errors import InputError
-from pixmim_eval.extract.passes import ImagePass
 from pixmim_eval.extract.processes import process_rank, share, wait_for_all
 from pixmim_eval.files import cache_dir
 from pixmim_eval.progress import progress
+from pixmim_eval.types import Batch
 
-_HALF_ABOVE_BYTES = 2**30
+Shape = tuple[tuple[int, ...], np.dtype]  # of one row, and its dtype
+
+_KEPT_BYTES = 2**36  # of each kind of entry; those used longest ago go first
 _STALE_SECONDS = 24 * 3600
 _SHOW_FROM = 10_000  # images; shorter passes show no bar of their own
 _ROW = np.dtype([("row", np.int64), ("label", np.int64), ("present", np.bool_)])
 
 
+class Pass(Protocol):
+    """What makes an entry: `run` gives arrays for some of its rows, in batches."""
+
+    @property
+    def kind(self) -> str:
+        """The folder that such entries are in."""
+        ...
+
+    @property
+    def rows(self) -> np.ndarray:
+        """int64, sorted rows of a manifest."""
+        ...
+
+    @property
+    def key(self) -> str:
+        """16 hex digits of all that the arrays depend on."""
+        ...
+
+    @property
+    def description(self) -> str:
+        """For the progress bar."""
+        ...
+
+    def shapes(self) -> dict[str, Shape]:
+        """Shape of a row and dtype of each array."""
+        ...
+
+    def prepare(self) -> None:
+        """Make the entries that this one is made from; in every process, before any runs."""
+        ...
+
+    def run(self, rows: np.ndarray) -> Iterator[tuple[Batch, dict[str, np.ndarray]]]:
+        """Each batch of these rows with its arrays; bad images are in none."""
+        ...
+
+
 @dataclass(frozen=True)
-class StoredOutputs:
-    """Outputs of a pass: named arrays [N, width] aligned with index and labels, int64 [N]; images left out."""
+class Entry:
+    """A stored entry, memory-mapped, one line a row asked for.
 
-    index: np.ndarray
-    labels: np.ndarray
+    Args:
+        table: [N] of row, label, and whether the row is present; the others were left out.
+        arrays: by name, [N, …].
+    """
+
+    table: np.ndarray
     arrays: dict[str, np.ndarray]
-    skipped: int
 
 
-def load_outputs(images: ImagePass) -> StoredOutputs:
-    """Outputs of a pass: read where they are stored, computed and stored first where not.
+def load_entry(work: Pass) -> Entry:
+    """The arrays of a pass: read where they are stored, computed and stored first where not.
 
     Raises:
-        InputError: an image cannot be read, or the entry on disk is not what was written.
+        InputError: an image cannot be read, the disk is too full, or the entry on it is not what was written.
         FloatingPointError: outputs are not finite.
     """
-    folder = cache_dir() / "outputs" / images.key
+    folder = cache_dir() / work.kind / work.key
     if not share(folder.exists()):
-        _compute_outputs(images, folder)
-    return _read_entry(folder, images.rows)
+        _compute_entry(work, folder)
+    return _read_entry(folder, work.rows)
 
 
-def _read_entry(folder: Path, rows: np.ndarray) -> StoredOutputs:
+def _read_entry(folder: Path, rows: np.ndarray) -> Entry:
     """A stored entry whose index is sorted, unique and complete. Raises InputError otherwise."""
     table = _read_array(folder / "rows.npy")
     arrays = {file.stem: _read_array(file) for file in sorted(folder.glob("*.npy")) if file.stem != "rows"}
@@ -58,10 +102,9 @@ def _read_entry(folder: Path, rows: np.ndarray) -> StoredOutputs:
         raise _report_damage(folder, "other rows than those asked for")
     if not arrays or any(len(array) != len(rows) for array in arrays.values()):
         raise _report_damage(folder, f"{len(rows)} rows with arrays of {[len(array) for array in arrays.values()]}")
-    kept = table["present"]
-    if not kept.all():
-        table, arrays = table[kept], {name: array[kept] for name, array in arrays.items()}
-    return StoredOutputs(table["row"], table["label"], arrays, len(rows) - len(table))
+    with suppress(OSError):  # a cache that may only be read
+        os.utime(folder)
+    return Entry(table, arrays)
 
 
 def _read_array(file: Path) -> np.ndarray:
@@ -81,15 +124,16 @@ def _report_damage(folder: Path, found: str) -> InputError:
     )
 
 
-def _compute_outputs(images: ImagePass, folder: Path) -> None:
+def _compute_entry(work: Pass, folder: Path) -> None:
     """Run this process's share of a pass into the common entry, which the first process creates and publishes."""
+    work.prepare()
     first = process_rank()[0] == 0
     temporary = Path(share(str(folder.with_name(f".{folder.name}-{os.getpid()}.tmp"))))
     try:
         if first:
-            _create_entry(images, temporary)
+            _create_entry(work, temporary)
         wait_for_all()
-        _fill_entry(images, temporary)
+        _fill_entry(work, temporary)
         wait_for_all()
         if first:
             _publish_entry(temporary, folder)
@@ -99,29 +143,37 @@ def _compute_outputs(images: ImagePass, folder: Path) -> None:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _create_entry(images: ImagePass, temporary: Path) -> None:
-    """Arrays of the final shapes, without content."""
-    count, widths = len(images.rows), images.measure_widths()
-    dtype = np.float16 if 4 * count * max(widths.values()) > _HALF_ABOVE_BYTES else np.float32
+def _create_entry(work: Pass, temporary: Path) -> None:
+    """Arrays of the final shapes, without content. Raises InputError where the disk cannot hold them."""
+    count, shapes = len(work.rows), work.shapes()
     temporary.mkdir(parents=True)
-    for name, width in widths.items():
-        np.lib.format.open_memmap(temporary / f"{name}.npy", "w+", dtype, (count, width)).flush()
+    needed = sum(count * prod(shape) * dtype.itemsize for shape, dtype in shapes.values())
+    free = shutil.disk_usage(temporary).free
+    if needed > free:
+        raise InputError(
+            "room for the cache",
+            expected=f"{needed / 2**30:.1f} GiB for {work.description}",
+            found=f"{free / 2**30:.1f} GiB",
+            where=str(temporary.parent),
+            fix="Let PIXMIM_CACHE name a folder on a larger disk; everything in the cache may be deleted.",
+        )
+    for name, (shape, dtype) in shapes.items():
+        np.lib.format.open_memmap(temporary / f"{name}.npy", "w+", dtype, (count, *shape)).flush()
     table = np.lib.format.open_memmap(temporary / "rows.npy", "w+", _ROW, (count,))
-    table["row"] = images.rows
+    table["row"] = work.rows
     table.flush()
 
 
-def _fill_entry(images: ImagePass, temporary: Path) -> None:
+def _fill_entry(work: Pass, temporary: Path) -> None:
     """Compute and write this process's share: every world_size-th row."""
     rank, world_size = process_rank()
-    part = replace(images, rows=images.rows[rank::world_size])
+    rows = work.rows[rank::world_size]
     arrays = {file.stem: np.lib.format.open_memmap(file, "r+") for file in temporary.glob("*.npy")}
     table = arrays.pop("rows")
-    description = f"{images.manifest.name} through {images.model.name}"
-    quiet = rank > 0 or len(part.rows) < _SHOW_FROM
-    with progress(description=description, total=len(part.rows), unit="image", quiet=quiet) as bar:
-        for batch, outputs in part.run():
-            places = np.searchsorted(images.rows, batch.index.numpy())
+    quiet = rank > 0 or len(rows) < _SHOW_FROM
+    with progress(description=work.description, total=len(rows), unit="image", quiet=quiet) as bar:
+        for batch, outputs in work.run(rows):
+            places = np.searchsorted(work.rows, batch.index.numpy())
             for name, values in outputs.items():
                 arrays[name][places] = values
             table["label"][places] = batch.labels.numpy()
@@ -132,7 +184,7 @@ def _fill_entry(images: ImagePass, temporary: Path) -> None:
 
 
 def _publish_entry(temporary: Path, folder: Path) -> None:
-    """Put a complete entry on the disk, then give it its name; what runs killed days ago left goes."""
+    """Put a complete entry on the disk, then give it its name; what runs killed days ago left goes, and old entries."""
     for file in temporary.iterdir():
         with file.open("rb") as opened:
             os.fsync(opened.fileno())
@@ -145,3 +197,16 @@ def _publish_entry(temporary: Path, folder: Path) -> None:
         with suppress(FileNotFoundError):
             if time.time() - left.stat().st_mtime > _STALE_SECONDS:
                 shutil.rmtree(left)
+    _drop_old_entries(folder)
+
+
+def _drop_old_entries(newest: Path) -> None:
+    """Keep what was used last, up to _KEPT_BYTES; the newest entry stays however large it is."""
+    entries = sorted(newest.parent.glob("[!.]*"), key=lambda entry: entry.stat().st_mtime, reverse=True)
+    total = 0
+    for entry in sorted(entries, key=lambda entry: entry != newest):  # stable: the newest, then by last use
+        total += sum(file.stat().st_size for file in entry.iterdir())
+        if total > _KEPT_BYTES and entry != newest:
+            doomed = entry.with_name(f".{entry.name}-{os.getpid()}.tmp")
+            with suppress(OSError):  # another run may be dropping it
+                shutil.rmtree(entry.rename(doomed))

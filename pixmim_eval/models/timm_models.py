@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from timm.data import ImageNetInfo, infer_imagenet_subset, resolve_data_config
 from torch import Tensor, nn
 
@@ -25,6 +26,8 @@ class TimmEncoder(nn.Module):
         self.dim = network.num_features
         reductions = [level["reduction"] for level in getattr(network, "feature_info", [])]
         self.patch = reductions[-1] if reductions else size
+        if sum(isinstance(module, nn.Conv2d) for module in network.modules()) > 1:
+            network.to(memory_format=torch.channels_last)  # networks of convolutions are nearly twice as fast so
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits [B, K] of the model's own head."""

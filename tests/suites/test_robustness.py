@@ -10,32 +10,37 @@ import numpy as np
 import pytest
 import torch
 
-from pixmim_eval.corruptions import corrupt
+from pixmim_eval.corruptions import corrupt, resolve_names
+from pixmim_eval.corruptions.frost import frost_source
 from pixmim_eval.data import open_manifest
+from pixmim_eval.data.imagenet import imagenet_space
 from pixmim_eval.errors import InputError
 from pixmim_eval.extract import passes
+from pixmim_eval.metrics.corruption_error import ALEXNET_ERRORS
 from pixmim_eval.metrics.intervals import wilson
 from pixmim_eval.suites import SUITES, compute_key, load_suite
-from pixmim_eval.suites.robustness import CELLS, VARIANTS, Robustness, score_predictions
+from pixmim_eval.suites.robustness import VARIANTS, Robustness, list_cells
 from pixmim_eval.suites.roles import open_data
-from pixmim_eval.types import LabelSpace, Manifest, Model, PredictionSet, ResultRow, SuiteConfig
-from tests.fakes import COLOURS, make_manifest, make_model
+from pixmim_eval.suites.scoring import label_space_of
+from pixmim_eval.types import LabelSpace, Manifest, Model, Outcome, ResultRow, SuiteConfig
+from tests.fakes import COLOURS, ArraySource, make_manifest, make_model
 
 SUITE = Robustness()
+CHOSEN = ("gaussian_noise", "impulse_noise", "brightness", "contrast")
 WIDE = LabelSpace("names-5", ("amber", *COLOURS.classes, "white"))
 
 
 @pytest.fixture(autouse=True)
 def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("PIXMIM_CACHE", str(tmp_path / "cache"))
-    passes._memory.clear()
+    passes._kept.clear()
     yield
-    passes._memory.clear()
+    passes._kept.clear()
 
 
 def make_config(**changes: object) -> SuiteConfig:
     data = {"val": make_manifest(), "sketch": make_manifest(18, seed=3, name="drawings")}
-    fields: dict[str, object] = {"data": data, "workers": 0, "batch_size": 8, "run": "demo"}
+    fields: dict[str, object] = {"data": data, "workers": 0, "batch_size": 8, "run": "demo", "corruptions": CHOSEN}
     return SuiteConfig(**{**fields, **changes})  # type: ignore[arg-type]
 
 
@@ -60,64 +65,164 @@ def find_hits(
     return np.array(hits)
 
 
-def only(rows: list[ResultRow]) -> ResultRow:
-    assert len(rows) == 1
-    return rows[0]
+def find(outcome: Outcome, metric: str = "top1") -> ResultRow:
+    (row,) = (row for row in outcome.rows if row.metric == metric)
+    return row
 
 
-def test_the_conditions_are_clean_thirty_cells_the_variants_there_are_and_the_summary() -> None:
-    conditions = SUITE.conditions(make_config())
+def test_the_conditions_are_clean_all_cells_the_variants_there_are_and_the_summary() -> None:
+    conditions = SUITE.conditions(make_config(corruptions=()))
     assert conditions[0] == "clean" and conditions[-2:] == ["sketch", "summary"]
-    assert len(conditions) == len(set(conditions)) == 33
-    assert "gaussian_noise/1" in conditions and "pixelate/5" in conditions
+    assert len(conditions) == len(set(conditions)) == 1 + 75 + 2
+    assert "gaussian_noise/1" in conditions and "jpeg_compression/5" in conditions
+    assert list(list_cells(make_config(corruptions=("fog",)))) == [f"fog/{severity}" for severity in range(1, 6)]
 
 
 @pytest.mark.parametrize("condition", ["clean", "gaussian_noise/4", "contrast/2", "sketch"])
 def test_accuracy_is_that_of_the_images_one_by_one(condition: str) -> None:
     model, config = make_model(), make_config()
-    row = only(SUITE.run(model, condition, config))
+    outcome = SUITE.run(model, condition, config)
+    row = find(outcome)
     manifest = config.data.get(condition, config.data["val"])
-    hits = find_hits(model, manifest, COLOURS.classes, CELLS.get(condition))
+    hits = find_hits(model, manifest, COLOURS.classes, list_cells(config).get(condition))
     expected = wilson(int(hits.sum()), len(hits))
     assert (row.value, row.low, row.high, row.n) == (expected.value, expected.low, expected.high, expected.n)
     assert (row.metric, row.condition, row.suite) == ("top1", condition, "robustness")
     assert (row.dataset, row.dataset_digest) == (manifest.name, manifest.digest)
+    assert [row.metric for row in outcome.rows] == ["top1", "ece"]
+    np.testing.assert_array_equal(outcome.hits["top1"], hits)
+    assert list(outcome.hits) == ["top1"] and outcome.hits["top1"].dtype == np.int8
 
 
-def test_the_summary_is_the_mean_error_over_all_cells() -> None:
+def find_errors(model: Model, config: SuiteConfig) -> dict[str, np.ndarray]:
+    """For each corruption the share of its severities at which an image is misclassified."""
+    return {
+        name: 1
+        - np.mean(
+            [find_hits(model, config.data["val"], COLOURS.classes, (name, severity)) for severity in range(1, 6)],
+            axis=0,
+        )
+        for name in config.corruptions
+    }
+
+
+def test_the_summary_has_the_mean_errors_over_all_cells_and_over_groups() -> None:
     model, config = make_model(), make_config()
-    row = only(SUITE.run(model, "summary", config))
-    cells = [only(SUITE.run(model, condition, config)).value for condition in CELLS]
-    assert row.metric == "mean_error_6" and row.condition == "summary" and row.n == 30
-    assert row.value == pytest.approx(1 - np.mean(cells), abs=1e-12)
-    errors = 1 - np.mean(
-        [find_hits(model, config.data["val"], COLOURS.classes, cell) for cell in CELLS.values()], axis=0
-    )
-    half = 2.0452296 * errors.std(ddof=1) / np.sqrt(30)  # Student's t, 29 degrees of freedom
-    assert (row.low, row.high) == (pytest.approx(errors.mean() - half), pytest.approx(min(1, errors.mean() + half)))
+    rows = {row.metric: row for row in SUITE.run(model, "summary", config).rows}
+    errors = find_errors(model, config)
+    assert set(rows) == {"mean_error_4"}  # no group is whole: a part of one has no mean of the group's name
+    each = np.mean(list(errors.values()), axis=0)
+    half = 2.0452296 * each.std(ddof=1) / np.sqrt(30)  # Student's t, 29 degrees of freedom
+    row = rows["mean_error_4"]
+    assert row.value == pytest.approx(each.mean(), abs=1e-12) and row.condition == "summary" and row.n == 30
+    assert (row.low, row.high) == (pytest.approx(each.mean() - half), pytest.approx(min(1, each.mean() + half)))
+
+
+def test_a_whole_group_has_its_mean() -> None:
+    model, config = make_model(), make_config(corruptions=("gaussian_noise", "shot_noise", "impulse_noise", "contrast"))
+    rows = {row.metric: row.value for row in SUITE.run(model, "summary", config).rows}
+    errors = find_errors(model, config)
+    assert set(rows) == {"mean_error_4", "mean_error_noise"}
+    assert rows["mean_error_noise"] == pytest.approx(np.mean([errors[name].mean() for name in config.corruptions[:3]]))
+
+
+def test_all_fifteen_have_the_published_name_and_nineteen_have_both() -> None:
+    model, manifest = make_model(), make_manifest(6)
+    summary = SUITE.run(model, "summary", make_config(data={"val": manifest}, corruptions=())).rows
+    groups = {f"mean_error_{group}" for group in ("noise", "blur", "weather", "digital")}
+    assert {row.metric for row in summary} == {"mean_error_15", *groups}  # no mCE: AlexNet never saw these classes
+    config = make_config(data={"val": manifest}, corruptions=resolve_names(["all"]))
+    more = {row.metric: row.value for row in SUITE.run(model, "summary", config).rows}
+    assert set(more) == {"mean_error_15", "mean_error_19", *groups, "mean_error_extra"}
+    assert more["mean_error_19"] == pytest.approx((15 * more["mean_error_15"] + 4 * more["mean_error_extra"]) / 19)
+
+
+def test_models_with_the_classes_of_imagenet_have_mce_relative_to_alexnet() -> None:
+    space = imagenet_space()
+    colours = dict(zip(COLOURS.classes, (5, 77, 999), strict=True))
+    model, base = make_model(space=space), make_manifest(12)
+    labels = np.array([colours[COLOURS.classes[label]] for label in base.labels])
+    config = make_config(data={"val": replace(base, labels=labels, label_space=space)}, corruptions=())
+    rows = {row.metric: row for row in SUITE.run(model, "summary", config).rows}
+    errors = {
+        name: 1 - np.mean([find(SUITE.run(model, f"{name}/{severity}", config)).value for severity in range(1, 6)])
+        for name in ALEXNET_ERRORS
+    }
+    expected = np.mean([errors[name] / alexnet for name, alexnet in ALEXNET_ERRORS.items()])
+    assert rows["mce_15"].value == pytest.approx(expected) and rows["mce_15"].unit == "ratio"
+    assert "relative_mce_15" in rows
+    part = {row.metric for row in SUITE.run(model, "summary", replace(config, corruptions=CHOSEN)).rows}
+    assert part == {"mean_error_4"}
 
 
 def test_a_model_of_more_classes_is_scored_on_all_and_on_those_of_the_data() -> None:
     model, config = make_model(seed=14, space=WIDE), make_config()
-    rows = {row.metric: row for row in SUITE.run(model, "brightness/3", config)}
-    assert set(rows) == {"top1_full5", "top1_masked3"}
+    rows = {row.metric: row for row in SUITE.run(model, "brightness/3", config).rows}
+    assert set(rows) == {"top1_full5", "top1_masked3", "ece_full5", "ece_masked3"}
     full = find_hits(model, config.data["val"], WIDE.classes, ("brightness", 3))
     masked = find_hits(model, config.data["val"], COLOURS.classes, ("brightness", 3))
     assert rows["top1_full5"].value == full.mean() and rows["top1_masked3"].value == masked.mean()
     assert full.mean() < masked.mean()
     assert "label_space=names-3-of-names-5" in rows["top1_full5"].protocol
-    summary = {row.metric: row.value for row in SUITE.run(model, "summary", config)}
-    assert set(summary) == {"mean_error_6_full5", "mean_error_6_masked3"}
-    assert summary["mean_error_6_full5"] > summary["mean_error_6_masked3"]
+    summary = {row.metric: row.value for row in SUITE.run(model, "summary", config).rows}
+    assert set(summary) == {"mean_error_4_full5", "mean_error_4_masked3"}
+    assert summary["mean_error_4_full5"] > summary["mean_error_4_masked3"]
+
+
+def test_a_variant_of_fewer_classes_stands_beside_the_clean_images_of_those() -> None:
+    two = LabelSpace("names-2", ("green", "red"))
+    variant = make_manifest(18, seed=3, space=COLOURS, name="drawings")
+    kept = variant.labels > 0
+    source = ArraySource(variant.source.images[kept])  # type: ignore[attr-defined]
+    part = replace(variant, keys=variant.keys[kept], labels=variant.labels[kept] - 1, label_space=two, source=source)
+    model, config = make_model(seed=14), make_config()
+    config.data["imagenet-r"] = part
+    rows = {row.metric: row for row in SUITE.run(model, "imagenet-r", config).rows}
+    clean = config.data["val"]
+    shared = clean.labels > 0
+    for metric, classes in (("top1_full3", COLOURS.classes), ("top1_masked2", two.classes)):
+        assert rows[metric].value == find_hits(model, part, classes).mean()
+        assert rows[f"clean_{metric}"].value == find_hits(model, clean, classes)[shared].mean()
+        assert (rows[metric].n, rows[f"clean_{metric}"].n) == (12, 20)
+    assert not any(row.metric.startswith("clean") for row in SUITE.run(model, "sketch", config).rows)
+
+
+@pytest.fixture
+def files() -> SuiteConfig:
+    """Corrupted images from files: generated ones, written and read without loss."""
+    config = make_config()
+    data = {"val": config.data["val"]}
+    for cell, (name, severity) in list_cells(config).items():
+        images = torch.from_numpy(data["val"].source.images).permute(0, 3, 1, 2)  # type: ignore[attr-defined]
+        changed = corrupt(images, name, severity, seed=0, index=torch.arange(30), parameters="cifar-c")
+        source = ArraySource(changed.permute(0, 2, 3, 1).numpy())
+        data[f"imagenet-c/{cell}"] = replace(data["val"], name=f"stored-{name}", digest=f"{cell:>16}", source=source)
+    return replace(config, data=data)
+
+
+def test_images_from_files_give_the_numbers_of_generated_ones_and_never_pass_for_them(files: SuiteConfig) -> None:
+    model = make_model()
+    for condition in ("clean", "gaussian_noise/2", "summary"):
+        generated = SUITE.run(model, condition, make_config()).rows
+        stored = SUITE.run(model, condition, files).rows
+        assert [(row.metric, row.value, row.low) for row in stored] == [
+            (row.metric, row.value, row.low) for row in generated
+        ]
+    assert "source=files" in stored[0].protocol and "source=generated" in generated[0].protocol
+    assert "parameters" not in stored[0].protocol and "stored" not in stored[0].protocol
+    assert find(SUITE.run(model, "brightness/1", files)).dataset == "stored-brightness"
+    keys = {compute_key(SUITE, model, "contrast/1", config) for config in (files, make_config())}
+    assert len(keys) == 2
+    other = replace(files, data={**files.data, "imagenet-c/contrast/1": files.data["imagenet-c/contrast/2"]})
+    assert compute_key(SUITE, model, "contrast/1", other) not in keys
+    assert compute_key(SUITE, model, "summary", other) != compute_key(SUITE, model, "summary", files)
 
 
 def test_labels_are_matched_by_name_and_not_by_number() -> None:
     shuffled = LabelSpace("names-3", ("red", "blue", "green"))
     model = make_model(space=shuffled)
     config = make_config()
-    row = only(SUITE.run(model, "clean", config))
-    assert row.metric == "top1"
-    assert row.value == find_hits(model, config.data["val"], COLOURS.classes).mean()
+    assert find(SUITE.run(model, "clean", config)).value == find_hits(model, config.data["val"], COLOURS.classes).mean()
 
 
 def test_classes_that_the_model_does_not_know_are_named() -> None:
@@ -127,15 +232,14 @@ def test_classes_that_the_model_does_not_know_are_named() -> None:
 
 
 def test_scores_need_a_label_space() -> None:
-    predictions = PredictionSet(np.arange(2), np.zeros(2, np.int64), np.zeros((2, 3), np.float32))
     with pytest.raises(ValueError, match="label space"):
-        score_predictions(predictions, make_model(space=None), make_manifest())
+        label_space_of(make_model(space=None))
 
 
 def test_an_encoder_gets_a_head_and_the_row_says_so() -> None:
     config = make_config()
     config.data["train"] = make_manifest(120, seed=5)
-    row = only(SUITE.run(make_model(space=None), "clean", config))
+    row = find(SUITE.run(make_model(space=None), "clean", config))
     protocol = dict(piece.split("=", 1) for piece in row.protocol.split(";"))
     assert protocol["head"].startswith("logistic-lbfgs(l2=") and protocol["head"].endswith(",train=120)")
     assert protocol["pooling"] in ("cls", "mean") and f"pool={protocol['pooling']}" in protocol["head"]
@@ -150,27 +254,40 @@ def test_an_encoder_without_training_images_is_bad_input() -> None:
 
 def test_the_protocol_says_how_images_were_made() -> None:
     config, model = make_config(), make_model()
-    clean = only(SUITE.run(model, "clean", config)).protocol
+    clean = find(SUITE.run(model, "clean", config)).protocol
     assert clean == "head=own;label_space=names-3;pooling=own;precision=float32;source=files;transform=ready-16"
-    noisy = only(SUITE.run(model, "gaussian_noise/1", config)).protocol
-    assert noisy == clean.replace("source=files", "source=generated").replace(
-        "pooling=own;", "parameters=cifar-c;pooling=own;"
+    noisy = find(SUITE.run(model, "gaussian_noise/1", config)).protocol
+    assert noisy == (
+        "head=own;label_space=names-3;parameters=cifar-c;pooling=own;precision=float32;source=generated;"
+        "stored=lossless;transform=ready-16"
     )
-    assert only(SUITE.run(model, "summary", config)).protocol == noisy
+    assert SUITE.run(model, "summary", config).rows[0].protocol == noisy
     large = replace(model, preprocessing=replace(model.preprocessing, size=224, resize=256))
-    described = only(SUITE.run(large, "pixelate/1", config)).protocol
+    described = find(SUITE.run(large, "contrast/1", config)).protocol
     assert "parameters=imagenet-c" in described and "transform=pil-bicubic-16-to-224" in described
+    assert "stored=jpeg-85" in described
+    plain = find(SUITE.run(large, "contrast/1", replace(config, jpeg_step=False))).protocol
+    assert plain == described.replace("jpeg-85", "lossless")
+
+
+def test_the_protocol_says_whose_frost_it_is() -> None:
+    config = make_config(corruptions=("contrast", "frost"))
+    rows = [SUITE.run(make_model(), condition, config).rows[0] for condition in ("contrast/1", "frost/1", "summary")]
+    assert len({row.protocol for row in rows}) == 1 and f"frost={frost_source()};" in rows[0].protocol
+    assert "frost" not in find(SUITE.run(make_model(), "clean", config)).protocol
 
 
 def test_skipped_images_are_on_every_row() -> None:
     config = make_config(data={"val": make_manifest(bad=(4, 7))}, on_bad_image="skip")
     for condition in ("clean", "contrast/1", "summary"):
-        row = only(SUITE.run(make_model(), condition, config))
-        assert (row.n, row.skipped) == (28, 2)
+        outcome = SUITE.run(make_model(), condition, config)
+        assert {(row.n, row.skipped) for row in outcome.rows} == {(28, 2)}
+    hits = SUITE.run(make_model(), "clean", config).hits["top1"]
+    assert np.flatnonzero(hits == -1).tolist() == [4, 7] and len(hits) == 30
 
 
 def test_a_limited_run_says_so() -> None:
-    row = only(SUITE.run(make_model(), "clean", make_config(limit=9)))
+    row = find(SUITE.run(make_model(), "clean", make_config(limit=9)))
     assert (row.n, row.subset) == (9, "spread-9")
 
 
@@ -178,11 +295,11 @@ def test_the_work_is_counted_once_for_all_that_share_it() -> None:
     config = make_config()
     config.data["train"] = make_manifest(120, seed=5)
     encoder = make_model(space=None)
-    assert SUITE.count_images(encoder, "sketch", config) == {"sketch": 18, "train": 120}
+    assert SUITE.count_images(encoder, "sketch", config) == {"sketch": 18, "clean": 30, "train": 120}
     passes_of_all = {}
     for condition in SUITE.conditions(config):
         passes_of_all |= SUITE.count_images(encoder, condition, config)
-    assert sum(passes_of_all.values()) == 30 + 30 * 30 + 18 + 120
+    assert sum(passes_of_all.values()) == 30 + 20 * 30 + 18 + 120
     assert SUITE.count_images(make_model(), "clean", config) == {"clean": 30}
 
 
@@ -208,10 +325,14 @@ def test_results_are_the_same_work_only_where_nothing_differs() -> None:
         compute_key(SUITE, encoder, "clean", replace(config, data=other_train)),
         compute_key(SUITE, encoder, "clean", replace(config, data=other_val)),
         compute_key(newer, encoder, "clean", config),
+        compute_key(SUITE, encoder, "contrast/1", replace(config, jpeg_step=False)),
+        compute_key(SUITE, encoder, "summary", config),
+        compute_key(SUITE, encoder, "summary", replace(config, corruptions=CHOSEN[:2])),
     ]
     assert len({base, *different}) == len(different) + 1
     same = replace(config, batch_size=1, workers=3, run="elsewhere", data=other_sketch)
     assert compute_key(SUITE, encoder, "clean", same) == base
+    assert compute_key(SUITE, encoder, "clean", replace(config, jpeg_step=False, corruptions=())) == base
     assert compute_key(SUITE, model, "clean", replace(config, data=other_train)) == compute_key(
         SUITE, model, "clean", config
     )
@@ -225,13 +346,13 @@ def test_the_catalogue_finds_suites_and_names_close_ones() -> None:
 
 
 def test_without_data_the_built_in_set_plays_every_role() -> None:
-    data = open_data([], SUITE, with_train=True)
+    data = open_data([], SUITE, with_train=True, corruptions=())
     assert {role: manifest.name for role, manifest in data.items()} == {
         role: f"shapes16-{role}" for role in ("val", "train", "cue-conflict", "sketch", "rendition", "hard")
     }
-    small = open_data(["builtin:shapes16@32"], SUITE, with_train=True)
+    small = open_data(["builtin:shapes16@32"], SUITE, with_train=True, corruptions=())
     assert {manifest.ready_size for manifest in small.values()} == {32} and set(small) == set(data)
-    one = open_data(["builtin:shapes16:val@32"], SUITE, with_train=True)
+    one = open_data(["builtin:shapes16:val@32"], SUITE, with_train=True, corruptions=())
     assert set(one) == {"val"}
 
 
@@ -248,25 +369,27 @@ def write_images(folder: Path, count: int = 2, shade: int = 0) -> Path:
 def test_a_path_without_a_role_is_val_and_train_where_it_has_both(tmp_path: Path) -> None:
     write_images(tmp_path / "set" / "train", 3)
     write_images(tmp_path / "set" / "val", 2)
-    data = open_data([str(tmp_path / "set")], SUITE, with_train=True)
+    data = open_data([str(tmp_path / "set")], SUITE, with_train=True, corruptions=())
     assert {role: len(manifest) for role, manifest in data.items()} == {"val": 6, "train": 9}
-    assert set(open_data([str(tmp_path / "set")], SUITE, with_train=False)) == {"val"}
-    assert set(open_data([str(tmp_path / "set" / "val")], SUITE, with_train=True)) == {"val"}
+    assert set(open_data([str(tmp_path / "set")], SUITE, with_train=False, corruptions=())) == {"val"}
+    assert set(open_data([str(tmp_path / "set" / "val")], SUITE, with_train=True, corruptions=())) == {"val"}
 
 
 def test_a_named_role_goes_before_an_implied_one(tmp_path: Path) -> None:
     drawings = write_images(tmp_path / "drawings")
-    data = open_data([f"sketch={drawings}", "builtin:shapes16@16"], SUITE, with_train=True)
+    data = open_data([f"sketch={drawings}", "builtin:shapes16@16"], SUITE, with_train=True, corruptions=())
     assert data["sketch"].name == "drawings" and data["hard"].name == "shapes16-hard"
-    declared = open_data([f"val={drawings}@16"], SUITE, with_train=False)
+    declared = open_data([f"val={drawings}@16"], SUITE, with_train=False, corruptions=())
     assert declared["val"].ready_size == 16
 
 
 def test_a_variant_may_be_a_folder_with_parts(tmp_path: Path) -> None:
     write_images(tmp_path / "set" / "train", 3)
     write_images(tmp_path / "set" / "val", 2)
-    data = open_data([f"imagenet-r={tmp_path / 'set'}", "val=builtin:shapes16@16"], SUITE, with_train=False)
-    assert len(data["imagenet-r"]) == 6
+    data = open_data(
+        [f"rendition={tmp_path / 'set'}", "val=builtin:shapes16@16"], SUITE, with_train=False, corruptions=()
+    )
+    assert len(data["rendition"]) == 6
 
 
 @pytest.mark.parametrize(
@@ -282,7 +405,7 @@ def test_a_variant_may_be_a_folder_with_parts(tmp_path: Path) -> None:
 )
 def test_data_that_cannot_be_meant_so_is_refused(texts: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        open_data(texts, SUITE, with_train=True)
+        open_data(texts, SUITE, with_train=True, corruptions=())
 
 
 def test_the_variants_of_the_built_in_set_are_roles() -> None:
