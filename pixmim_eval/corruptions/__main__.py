@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from functools import cache
@@ -13,6 +14,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 
 from pixmim_eval.corruptions import CORRUPTIONS, SEVERITIES, corrupt, resolve_parameters
+from pixmim_eval.corruptions.frost import frost_source
 from pixmim_eval.data.shapes16.dataset import SIZES, render
 from pixmim_eval.data.transforms import apply_evaluation
 from pixmim_eval.errors import InputError
@@ -22,7 +24,6 @@ from pixmim_eval.types import Preprocessing
 ROW = 18  # of shapes16's val: a textured shape of middle tones on a ground of two colours
 
 _CELL, _GAP, _LABEL, _HEAD, _MARGIN = 112, 4, 92, 52, 14  # pixels
-_COLUMNS = 2  # groups side by side
 _INK, _PALE = (30, 30, 30), (120, 120, 120)
 _STEP = _CELL + _GAP
 _BLOCK = _LABEL + len(SEVERITIES) * _STEP
@@ -102,13 +103,14 @@ def _list_blocks(every: bool) -> dict[str, list[str]]:
 def _arrange(rows: list[int]) -> tuple[list[tuple[int, int]], tuple[int, int]]:
     """Corners of blocks of so many rows, and width and height of the sheet; the clean image is above the first."""
     rows = [rows[0] + 1, *rows[1:]]
-    heights = [_HEAD + _STEP * max(rows[start : start + _COLUMNS]) for start in range(0, len(rows), _COLUMNS)]
+    columns = math.ceil(math.sqrt(len(rows)))
+    heights = [_HEAD + _STEP * max(rows[start : start + columns]) for start in range(0, len(rows), columns)]
     corners = [
-        (_MARGIN + number % _COLUMNS * (_BLOCK + _MARGIN), _MARGIN + sum(heights[: number // _COLUMNS]))
+        (_MARGIN + number % columns * (_BLOCK + _MARGIN), _MARGIN + sum(heights[: number // columns]))
         for number in range(len(rows))
     ]
     corners[0] = (_MARGIN, _MARGIN + _STEP)
-    return corners, (_MARGIN + _COLUMNS * (_BLOCK + _MARGIN), 2 * _MARGIN + sum(heights))
+    return corners, (_MARGIN + columns * (_BLOCK + _MARGIN), 2 * _MARGIN + sum(heights))
 
 
 def _write_block(draw: ImageDraw.ImageDraw, group: str, names: list[str], corner: tuple[int, int]) -> None:
@@ -133,7 +135,7 @@ def _paste_clean(sheet: Image.Image, image: np.ndarray, title: str, seed: int) -
     sheet.paste(_shrink(image), (_MARGIN + _LABEL, _MARGIN))
     height, width = image.shape[:2]
     parameters = resolve_parameters("auto", min(height, width))
-    lines = f"{title}\n{width} x {height} pixels\nparameters: {parameters}\nseed {seed}"
+    lines = f"{title}\n{width} x {height} pixels\nparameters: {parameters}\nseed {seed}, frost: {frost_source()}"
     draw.multiline_text((_MARGIN + _LABEL + _STEP + 8, _MARGIN), lines, _PALE, _font(14), spacing=6)
 
 
