@@ -140,9 +140,7 @@ def _tabulate(law: Law, parameter: float, device: torch.device) -> Tensor:
     rows, full = np.arange(256), 1 << _SIDE_BITS
     parts = np.diff(np.rint(law(parameter).cumsum(axis=1) * 2.0**32), prepend=0).astype(np.int64)
     own, alias, filled = (np.zeros((256, 256), dtype=kind) for kind in (np.int64, np.int64, bool))
-    for _ in range(
-        256
-    ):  # the least column of each law is filled up from the greatest; one that is full is its own alias
+    for _ in range(256):  # fill up the least column of each law from the greatest; a full one is its own alias
         least, greatest = np.where(filled, 256 * full, parts).argmin(axis=1), parts.argmax(axis=1)
         part = parts[rows, least]
         own[rows, least] = np.minimum(part, full - 1)
