@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pixmim_eval.corruptions import blur, digital, elastic, frost, noise, spatter, weather
+from pixmim_eval.corruptions import blur, digital, elastic, frost, glass, motion, noise, spatter, weather, zoom
 from pixmim_eval.errors import InputError
 from pixmim_eval.seeds import derive_seed, generators
 
@@ -36,12 +36,14 @@ class Corruption:
         function: (images uint8 [B, 3, H, W], parameters of one severity, one generator an image) -> uint8.
         parameters: parameter set -> one entry for each of the five severities.
         in_mce15: one of the fifteen that a mean corruption error averages over, all but the extra ones.
+        together: images of 224 px worked on at a time on a processor: more than one where they share work.
     """
 
     group: str
     function: Callable[..., Tensor]
     parameters: Mapping[str, tuple[Any, ...]]
     in_mce15: bool = True
+    together: int = 1
 
 
 CORRUPTIONS: dict[str, Corruption] = {
@@ -49,6 +51,9 @@ CORRUPTIONS: dict[str, Corruption] = {
     "shot_noise": Corruption("noise", noise.shot_noise, noise.SHOT_NOISE),
     "impulse_noise": Corruption("noise", noise.impulse_noise, noise.IMPULSE_NOISE),
     "defocus_blur": Corruption("blur", blur.defocus_blur, blur.DEFOCUS_BLUR),
+    "glass_blur": Corruption("blur", glass.glass_blur, glass.GLASS_BLUR),
+    "motion_blur": Corruption("blur", motion.motion_blur, motion.MOTION_BLUR),
+    "zoom_blur": Corruption("blur", zoom.zoom_blur, zoom.ZOOM_BLUR, together=16),
     "snow": Corruption("weather", weather.snow, weather.SNOW),
     "frost": Corruption("weather", frost.frost, frost.FROST),
     "fog": Corruption("weather", weather.fog, weather.FOG),
@@ -111,7 +116,7 @@ def corrupt(
     parameters = resolve_parameters(parameters, min(images.shape[-2:]))
     values = corruption.parameters[parameters][severity - 1]
     numbers = generators(derive_seed(seed, name, severity), index, images.device)
-    values_at_a_time = _CORE_VALUES if images.device.type == "cpu" else _GPU_VALUES
+    values_at_a_time = _CORE_VALUES * corruption.together if images.device.type == "cpu" else _GPU_VALUES
     piece = max(1, values_at_a_time // images[0].numel())
     corrupted = torch.cat([corruption.function(part, values, numbers) for part in images.split(piece)])
     return corrupted if describe_storage(parameters, jpeg_step) == "lossless" else digital.store_as_jpeg(corrupted)
