@@ -50,10 +50,9 @@ _FOLLOWED = 4  # pixels of an edge between two looks at whether it has ended
 _TANGENT_BITS = 15
 _TANGENT = round((2**0.5 - 1) * 2**_TANGENT_BITS)  # of 22.5 degrees
 
-# OpenCV's 5 x 5 distance: lengths of steps in 1/65536 pixel, and the steps (down, right), each of them both ways.
-_PIXEL_BITS = 16
-_PIXEL = 1 << _PIXEL_BITS
-_STRAIGHT, _DIAGONAL, _KNIGHT = 65536, 91750, 143976
+# OpenCV's 5 x 5 distance: lengths of steps in 1/10000 pixel, and the steps (down, right), each of them both ways.
+_PIXEL = 10_000
+_STRAIGHT, _DIAGONAL, _KNIGHT = 10_000, 14_000, 21_969
 _STEPS = (
     (_STRAIGHT, ((0, 1), (1, 0))),
     (_DIAGONAL, ((1, 1), (1, -1))),
@@ -96,7 +95,10 @@ def _add_mud(images: Tensor, wet: Tensor, deviation: float) -> Tensor:
 def _add_water(images: Tensor, layer: Tensor, strength: float) -> Tensor:
     levels = (layer * 255).to(torch.int32) & 255  # the rare levels above 255 begin again at 0, as in the published code
     distance = measure_distance(find_edges(levels))
-    relief = sharpen(equalise(_divide_by_9(_sum_neighbours(distance) >> _PIXEL_BITS)))
+    pixels = (
+        (_sum_neighbours(distance).float() + 0.5).mul_(1 / (9 * _PIXEL)).to(torch.int32)
+    )  # 0.5: rounds down exactly
+    relief = sharpen(equalise(pixels))
     light = (levels * _divide_by_9(_sum_neighbours(relief) + 4)).float()
     brightest = light.amax((1, 2), keepdim=True)
     light = light.div_(brightest.where(brightest > 0, 1.0)).mul_(strength)[:, None]
@@ -168,11 +170,12 @@ def measure_distance(edges: Tensor) -> Tensor:
         edges: bool [B, H, W].
 
     Returns:
-        int32 [B, H, W] in 1/65536 pixel.
+        int32 [B, H, W] in 1/10000 pixel.
 
     Source: Borgefors, Computer Vision, Graphics, and Image Processing 34 (1986); OpenCV `distanceTransform` with
         DIST_L2 and mask size 5: the shortest way in straight, diagonal and knight's steps. A shortest way takes steps
         of two directions at most and in any order, so one direction after another finds it.
+    Differs: OpenCV built without Intel's IPP rounds the lengths 1.4 and 2.1969 to 1/65536 pixel.
     """
     count, height, width = edges.shape
     distance = torch.full(

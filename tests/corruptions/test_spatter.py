@@ -64,9 +64,9 @@ def canny(levels: np.ndarray) -> np.ndarray:
 
 
 def chamfer(edges: np.ndarray) -> np.ndarray:
-    """OpenCV's two passes over the image with a 5 x 5 mask, in 1/65536 pixel, cut off at 20 pixels."""
+    """OpenCV's two passes over the image with a 5 x 5 mask, in 1/10000 pixel, cut off at 20 pixels."""
     height, width = edges.shape
-    straight, diagonal, knight = 65536, 91750, 143976
+    straight, diagonal, knight = 10000, 14000, 21969
     mask = [(0, -1, straight), (-1, 0, straight), (-1, -1, diagonal), (-1, 1, diagonal)]
     mask += [(-1, -2, knight), (-1, 2, knight), (-2, -1, knight), (-2, 1, knight)]
     distance = np.full((height + 4, width + 4), 10**9)
@@ -79,7 +79,7 @@ def chamfer(edges: np.ndarray) -> np.ndarray:
             for x in columns:
                 ways = [distance[y + sign * dy, x + sign * dx] + cost for dy, dx, cost in mask]
                 distance[y, x] = min(distance[y, x], *ways)
-    return np.minimum(distance[2:-2, 2:-2], 20 * 65536)
+    return np.minimum(distance[2:-2, 2:-2], 20 * 10000)
 
 
 def equalize_histogram(levels: np.ndarray) -> np.ndarray:
@@ -115,7 +115,7 @@ def published(
     else:
         ninth = [[1 / 9] * 3] * 3
         levels = (layer * 255).astype(int) % 256
-        distance = correlate(chamfer(canny(levels)) / 65536, ninth)
+        distance = correlate(chamfer(canny(levels)) / 10000, ninth)
         relief = equalize_histogram((distance + 1e-9).astype(int))
         relief = correlate(relief, [[-2, -1, 0], [-1, 1, 1], [0, 1, 2]]).clip(0, 255)
         light = levels * np.rint(correlate(relief, ninth))
