@@ -366,9 +366,47 @@ def test_a_shape_that_does_not_fit_is_named_by_the_key_of_the_file(tmp_path: Pat
         load(save(tmp_path / "x.pth", {"state_dict": state}), arch=TINY)
     with pytest.raises(InputError, match=r"expected the encoder of Architecture\(patch=16.*patch_embed\.proj"):
         load(save(tmp_path / "x.pth", {"model": tensors}), arch="vit-b16")
-    for table in (torch.zeros(1, 63, 48), torch.zeros(65, 48)):
-        with pytest.raises(InputError, match=r"positions \[1, n² or 1 \+ n², width\]"):
-            load(save(tmp_path / "x.pth", {"model": tensors | {"pos_embed": table}}), arch=TINY)
+    with pytest.raises(InputError, match=r"positions \[1, n² or 1 \+ n², width\]"):
+        load(save(tmp_path / "x.pth", {"model": tensors | {"pos_embed": torch.zeros(1, 63, 48)}}), arch=TINY)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("pos_embed", torch.zeros(65, 48), r"pos_embed with 3 dimensions, found shape \(65, 48\)"),
+        ("mask_token", torch.tensor(0.0), r"mask_token with 3 dimensions, found shape \(\)"),
+        ("patch_embed.proj.weight", torch.zeros(48, 0, 8, 8), r"patch_embed\.proj\.weight with 4 dimensions"),
+        ("norm.weight", torch.ones(48, dtype=torch.int64), r"norm\.weight of type torch\.int64"),
+        ("blocks.1000000000.norm1.weight", torch.ones(48), r"blocks\.1000000000\.norm1\.weight unknown"),
+    ],
+)
+def test_odd_tensors_are_named_and_size_nothing(
+    tmp_path: Path, tensors: Tensors, key: str, value: Tensor, message: str
+) -> None:
+    path = save(tmp_path / "x.pth", {"model": tensors | {key: value}})
+    with pytest.raises(InputError, match=message):
+        load(path, arch=TINY)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_size": 10**9}, "at 1000000000 px, as its header says, found patch 8, width 48, depth 3, 64 px"),
+        ({"architecture": {"patch": 8, "dim": 48, "depth": 10**9, "heads": 3}}, "as its header says"),
+        ({"architecture": {"patch": 8, "dim": 48, "depth": 3, "heads": 0}}, "a whole header, found architecture"),
+        ({"architecture": {"patch": 8}}, "a whole header, found architecture"),
+        ({"epoch": None}, "a whole header, found epoch"),
+        ({"recipe": [1]}, "a whole header, found recipe"),
+    ],
+)
+def test_a_header_is_not_believed_but_checked(
+    tmp_path: Path, tensors: Tensors, change: dict[str, Any], message: str
+) -> None:
+    header = {"format": "pixmim-eval", "architecture": vars(TINY), "image_size": 64, "method": "mae", "epoch": 1}
+    metadata = {key: json.dumps(value) for key, value in (header | {"recipe": {}} | change).items()}
+    save_file({key: value.contiguous() for key, value in tensors.items()}, tmp_path / "x.safetensors", metadata)
+    with pytest.raises(InputError, match=message):
+        load(tmp_path / "x.safetensors")
 
 
 def test_a_decoder_asked_of_an_encoder_is_an_error(tmp_path: Path, tensors: Tensors) -> None:

@@ -152,24 +152,23 @@ def measure_geometry(tensors: Mapping[str, Tensor], where: Path) -> Geometry:
     """Read the sizes of a ViT off its tensors.
 
     Raises:
-        InputError: a table that is not of a square grid, or tensors of the wrong rank.
+        InputError: a table that is not of a square grid.
     """
-    table, kernel = tensors["pos_embed"], tensors["patch_embed.proj.weight"]
-    rows = table.shape[1] if table.ndim == 3 else 0
-    side = math.isqrt(max(rows - 1, 0))
+    kernel, rows = tensors["patch_embed.proj.weight"], tensors["pos_embed"].shape[1]
+    side = math.isqrt(rows - 1)
     class_row = side * side == rows - 1 and rows > 1
     if not class_row:
         side = math.isqrt(rows)
-    if kernel.ndim != 4 or rows == 0 or side * side + class_row != rows:
+    if side * side + class_row != rows:
         raise InputError(
             "checkpoint",
-            expected="positions [1, n² or 1 + n², width] and a patch embedding [width, 3, patch, patch]",
-            found=f"pos_embed {tuple(table.shape)}, patch_embed.proj.weight {tuple(kernel.shape)}",
+            expected="positions [1, n² or 1 + n², width]",
+            found=f"pos_embed {tuple(tensors['pos_embed'].shape)}",
             where=str(where),
             fix="Grids that are not square and position tables with further tokens are not read.",
         )
-    numbers = {int(key.split(".")[1]) for key in tensors if key.startswith("blocks.")}
-    return Geometry(kernel.shape[-1], kernel.shape[0], max(numbers, default=-1) + 1, side, class_row)
+    depth = len({key.split(".")[1] for key in tensors if key.startswith("blocks.")})
+    return Geometry(kernel.shape[-1], kernel.shape[0], depth, side, class_row)
 
 
 def infer_heads(dim: int, depth: int) -> int | None:
@@ -239,12 +238,20 @@ def build(
 
 
 def _choose_architecture(path: Path, contents: Contents, geometry: Geometry, arch: Architecture | None) -> Architecture:
-    if contents.architecture and arch not in (None, contents.architecture):
+    told: Architecture | None = contents.architecture
+    found = (geometry.patch, geometry.dim, geometry.depth, geometry.side * geometry.patch)
+    if told and found != (told.patch, told.dim, told.depth, contents.image_size):
         raise InputError(
-            "checkpoint", expected=str(arch), found=str(contents.architecture), where=str(path), fix="Leave out arch."
+            "checkpoint",
+            expected=f"the tensors of {told} at {contents.image_size} px, as its header says",
+            found=f"patch {found[0]}, width {found[1]}, depth {found[2]}, {found[3]} px",
+            where=str(path),
+            fix="Make the file again.",
         )
-    if arch or contents.architecture:
-        return arch or contents.architecture
+    if told and arch not in (None, told):
+        raise InputError("checkpoint", expected=str(arch), found=str(told), where=str(path), fix="Leave out arch.")
+    if arch or told:
+        return arch or told  # type: ignore[return-value]
     heads = contents.heads or infer_heads(geometry.dim, geometry.depth)
     if heads:
         return Architecture(geometry.patch, geometry.dim, geometry.depth, heads)
@@ -281,7 +288,7 @@ def fill(module: nn.Module, tensors: dict[str, Tensor], path: Path, what: str, k
         keys: to name the keys of the file.
 
     Raises:
-        InputError: a key is missing, unknown, or has another shape than the module's.
+        InputError: a key is missing, unknown, or has another shape or kind of number than the module's.
     """
     origin = {use.target: use.key for use in keys if use.use == "renamed"}
     wanted = {key: tuple(value.shape) for key, value in module.state_dict().items()}
@@ -290,6 +297,11 @@ def fill(module: nn.Module, tensors: dict[str, Tensor], path: Path, what: str, k
         f"{origin.get(key, key)} {given[key]} instead of {wanted[key]}"
         for key in wanted
         if given.get(key, wanted[key]) != wanted[key]
+    ]
+    faults += [
+        f"{origin.get(key, key)} of type {tensors[key].dtype}"
+        for key, value in module.state_dict().items()
+        if key in given and value.is_floating_point() != tensors[key].is_floating_point()
     ]
     faults += [f"{key} missing" for key in wanted if key not in given]
     faults += [f"{origin.get(key, key)} unknown" for key in given if key not in wanted]

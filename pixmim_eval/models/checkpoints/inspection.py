@@ -175,8 +175,8 @@ def list_missing(
 
 
 def _list_absent(wanted: Iterable[str], tensors: Mapping[str, Tensor], blocks: str, reason: str) -> list[KeyUse]:
-    last = max((int(key.split(".")[1]) for key in tensors if key.startswith(blocks)), default=-1)
-    names = [key.replace("#", str(block)) for key in wanted for block in (range(last + 1) if "#" in key else (0,))]
+    numbers = range(_count_blocks(tensors, blocks))
+    names = [key.replace("#", str(block)) for key in wanted for block in (numbers if "#" in key else (0,))]
     names = [name.replace("@", kind) for name in names for kind in (("weight", "bias") if "@" in name else ("",))]
     return [KeyUse(name, "missing", reason) for name in names if name not in tensors]
 

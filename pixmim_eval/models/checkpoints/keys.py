@@ -28,6 +28,13 @@ DECODER = (
 BATCH_NORM = ("head_norm.running_mean", "head_norm.running_var", "head_norm.num_batches_tracked")
 CLASSIFIER = ("fc_norm.@", *BATCH_NORM, "head.@")
 
+# Tensors that sizes are read off, and their number of dimensions.
+RANKS = {
+    **dict.fromkeys(("pos_embed", "decoder_pos_embed", "cls_token", "mask_token"), 3),
+    **dict.fromkeys(("patch_embed.proj.weight", *(f"patch_embed{stage}.proj.weight" for stage in (1, 2, 3))), 4),
+    "head.weight": 2,
+}
+
 _HOLES = {"#": r"(\d+)", "@": r"(weight|bias)"}
 
 
@@ -110,7 +117,8 @@ def translate(
         where, layout: file and format, for the message.
 
     Raises:
-        InputError: keys that are neither known nor known to be unused, or two keys for one tensor.
+        InputError: keys that are neither known nor known to be unused, two keys for one tensor, or a tensor that sizes
+            are read off with the wrong number of dimensions.
     """
     ours: dict[str, Tensor] = {}
     uses: list[KeyUse] = []
@@ -135,4 +143,17 @@ def translate(
             fix="It looks like this format but holds more: nothing is left out without a reason. If it is a timm "
             "model, name it with --model.",
         )
+    _check_ranks(ours, where)
     return ours, uses
+
+
+def _check_ranks(tensors: Mapping[str, Tensor], where: Path) -> None:
+    for key, rank in RANKS.items():
+        if key in tensors and (tensors[key].ndim != rank or not tensors[key].numel()):
+            raise InputError(
+                "checkpoint",
+                expected=f"{key} with {rank} dimensions",
+                found=f"shape {tuple(tensors[key].shape)}",
+                where=str(where),
+                fix="The file is of another architecture.",
+            )

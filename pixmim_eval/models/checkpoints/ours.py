@@ -60,15 +60,7 @@ def recognises(source: Source) -> bool:
 def convert(source: Source) -> Contents:
     """See Contents; the header tells everything."""
     header = source.content
-    missing = [key for key in ("architecture", "image_size", "method", "epoch", "recipe") if key not in header]
-    if missing:
-        raise InputError(
-            "checkpoint",
-            expected="a whole header",
-            found=f"no {missing[0]}",
-            where=str(source.path),
-            fix="Make it again.",
-        )
+    architecture = _read_header(source.path, header)
     tensors, keys = translate(source.tensors, NAMES, unused={}, where=source.path, layout=LAYOUT)
     recipe = header["recipe"]
     normalised = recipe.get("normalise_target")
@@ -79,7 +71,26 @@ def convert(source: Source) -> Contents:
         method=header["method"],
         epoch=header["epoch"],
         normalised=(normalised, "the recipe in the header says so" if normalised is not None else "not in the recipe"),
-        architecture=Architecture(**header["architecture"]),
+        architecture=architecture,
         image_size=header["image_size"],
         decoder_heads=recipe.get("decoder_heads") if "mask_token" in tensors else None,
     )
+
+
+def _read_header(path: Path, header: dict[str, Any]) -> Architecture:
+    """The architecture of a header that is whole."""
+    kinds = {"architecture": dict, "image_size": int, "method": str, "epoch": int, "recipe": dict}
+    wrong = [key for key, kind in kinds.items() if not isinstance(header.get(key), kind)]
+    sizes = header["architecture"] if "architecture" not in wrong else {}
+    fields = Architecture.__dataclass_fields__.keys()
+    if not wrong and (sizes.keys() != fields or not all(type(size) is int and size > 0 for size in sizes.values())):
+        wrong = ["architecture"]
+    if wrong:
+        raise InputError(
+            "checkpoint",
+            expected="a whole header",
+            found=f"{wrong[0]}: {header.get(wrong[0])!r}"[:100],
+            where=str(path),
+            fix="Make it again.",
+        )
+    return Architecture(**sizes)

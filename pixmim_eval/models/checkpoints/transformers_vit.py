@@ -85,7 +85,7 @@ def convert(source: Source) -> Contents:
         normalised=_explain_normalised(config),
         heads=_read_int(config, "num_attention_heads"),
         decoder_heads=decoder_heads or infer_decoder_heads(tensors),
-        epsilon=float(config.get("layer_norm_eps", 1e-12)),
+        epsilon=_read_epsilon(config),
         mean=read_triple(images.get("image_mean")),
         std=read_triple(images.get("image_std")),
     )
@@ -122,6 +122,11 @@ def split_attention(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def _read_int(config: dict[str, Any], name: str) -> int | None:
     value = config.get(name)
     return value if type(value) is int and value > 0 else None
+
+
+def _read_epsilon(config: dict[str, Any]) -> float:
+    value = config.get("layer_norm_eps")
+    return float(value) if isinstance(value, int | float) else 1e-12
 
 
 def _explain_normalised(config: dict[str, Any]) -> tuple[bool | None, str]:
