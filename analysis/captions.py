@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from analysis.statistics import Column, Robustness
+from analysis.columns import MEAN_INTERVAL, ROW_INTERVAL, Column
+from analysis.differences import Difference
+from analysis.statistics import Robustness
+
+SEVERITY_MEANS = "A corruption’s value and bounds are means over severities 1–5 (conservative: they share images)."
 
 
 def describe_data(robustness: Robustness) -> list[str]:
@@ -18,17 +22,33 @@ def describe_data(robustness: Robustness) -> list[str]:
 
 def describe_intervals(robustness: Robustness) -> list[str]:
     """Sentences on where the intervals of means come from."""
-    sentences = []
-    if robustness.corruptions:
-        sentences.append(
-            "A corruption’s value and bounds are means over severities 1–5 (conservative: they share images)."
-        )
+    sentences = [SEVERITY_MEANS] if robustness.corruptions and not robustness.has_many else []
     if robustness.errors:
-        names = " and ".join(column.name for column in robustness.errors)
-        sentences.append(
-            f"{names} {'has its' if len(robustness.errors) == 1 else 'have their'} own image-level interval."
-        )
+        own = "has its own image-level interval" if len(robustness.errors) == 1 else "have image-level intervals"
+        sentences.append(f"{_join([column.name for column in robustness.errors])} {own}.")
     return sentences
+
+
+def describe_groups(robustness: Robustness) -> list[str]:
+    """A sentence on the intervals of groups of corruptions."""
+    exact = [column.name for column in robustness.families if column.interval == ROW_INTERVAL]
+    rough = [column.name for column in robustness.families if column.interval == MEAN_INTERVAL]
+    brackets = "(in brackets, of how many corruptions)"
+    sentences = [f"{_join(exact)} {brackets}: means with image-level intervals."] if exact else []
+    if rough:
+        sentences.append(f"{_join(rough)} {brackets}: means, with the means of their bounds (conservative).")
+    return [sentence[0].upper() + sentence[1:] for sentence in sentences]
+
+
+def _join(names: list[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def describe_baselines(robustness: Robustness) -> list[str]:
+    """A sentence on the clean accuracy beside variants with fewer classes."""
+    if not robustness.fair_baselines:
+        return []
+    return ["Clean, same classes: accuracy on the clean images of the variant’s classes."]
 
 
 def describe_metric(metric: str) -> str:
@@ -46,12 +66,38 @@ def describe_chance(columns: list[Column]) -> str:
 def name_column(column: Column, usual_metric: str) -> tuple[str, str]:
     """A column's name for readers, and its metric in brackets where that is not the usual one, else ""."""
     name = column.name.replace("_", " ")
+    if column.kind == "baseline":
+        name = f"clean, classes of {column.name}"
     if column.kind == "corruption group":
         name = f"{column.name} ({column.parts})"
     if column.kind == "summary":
         name = column.name if column.lower_is_better else f"all {column.name.split('_')[2]} corruptions"
     unusual = column.metric != usual_metric and not column.lower_is_better
-    return name, f"({column.metric.removeprefix('top1_').replace('_', ' ')})" if unusual else ""
+    return name, f"({_shorten(column.metric)})" if unusual else ""
+
+
+def name_difference(difference: Difference, usual_metric: str) -> str:
+    """A difference's name for readers: a mean error's is that of the accuracy which it is one less of."""
+    name = difference.name.replace("_", " ")
+    if difference.kind == "corruption group":
+        name = f"{difference.name} ({difference.parts})"
+    if difference.kind == "summary":
+        name = f"all {difference.parts} corruptions (100 − {difference.name})"
+    return name if difference.metric == usual_metric else f"{name} ({_shorten(difference.metric)})"
+
+
+def describe_relative(robustness: Robustness) -> list[str]:
+    """Sentences on numbers that are relative to AlexNet."""
+    names = [column.name for column in robustness.errors if "mce_" in column.name]
+    if not names:
+        return []
+    sentence = f"{_join(names)}: in per cent of AlexNet’s errors on the published files of ImageNet-C"
+    generated = robustness.group.protocol.get("source") == "generated"
+    return [f"{sentence}; the images here are generated." if generated else f"{sentence}."]
+
+
+def _shorten(metric: str) -> str:
+    return metric.removeprefix("clean_").removeprefix("top1_").replace("_", " ")
 
 
 def _describe_counts(robustness: Robustness) -> str:

@@ -18,8 +18,8 @@ from pixmim_eval.errors import InputError
 
 SUMMARY = "summary"
 # What a condition's data decide, so that it may differ between the conditions of one model: clean images are files even
-# where the corrupted ones are generated, and ImageNet-A is scored on 200 classes.
-DATA_KEYS = frozenset({"label_space", "parameters", "source", "transform"})
+# where the corrupted ones are generated, and ImageNet-A is scored on 200 classes. Corrupted conditions share them all.
+DATA_KEYS = frozenset({"frost", "label_space", "parameters", "source", "stored", "transform"})
 # What a fitted head chooses for each model on held-out training images: the procedure is the protocol, not its outcome.
 CHOSEN_KEYS = frozenset({"l2", "pool"})
 SETTING = ["procedure", "subset", "dataset", "dataset_digest"]

@@ -6,7 +6,7 @@ import colorsys
 import math
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -18,15 +18,17 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from analysis.subjects import Subject
+from pixmim_eval.types import Estimate
 
 # Okabe & Ito's colours, safe for the colour-blind; yellow last, it is weak on white.
 HUES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#666666", "#F0E442")
 MARKERS = ("o", "^", "D", "v", "P", "X", "<", ">")
-INK, FAINT, CAPTION = "#222222", "#8a8a8a", "#444444"
+INK, FAINT, CAPTION, GRID = "#222222", "#8a8a8a", "#444444", "#e4e4e4"
 SMALL = 7.0  # points: nothing is set smaller
 STYLE: dict[Any, Any] = {
     "font.size": SMALL,
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that the same rows give the same picture anywhere
+    "text.parse_math": False,  # a model may be called $x$
     "axes.titlesize": SMALL,
     "axes.labelsize": SMALL,
     "xtick.labelsize": SMALL,
@@ -43,9 +45,9 @@ STYLE: dict[Any, Any] = {
 PAGE_WIDTHS = {1: 3.4, 2: 7.0}  # of one and two columns
 WIDE_CHARACTER, CHARACTER = 0.0585, 0.052  # of a short label and of running text at 7 pt
 LINE, LABEL_LINE = 0.128, 0.101  # from line to line of text and of a tick label at 7 pt
-LEFT, RIGHT, TOP = 0.5, 0.1, 0.06
-BAR_HEIGHT, CURVE_HEIGHT, CURVE_GAP = 1.0, 0.95, 0.13
+LEFT, RIGHT, TOP, MARGIN = 0.5, 0.1, 0.06, 0.06
 TITLE = 0.2  # from the top of a panel's title to its axes
+LIMITS = (10, 20, 30, 40, 50, 75, 100)  # upper ends of an axis in per cent
 
 Item = TypeVar("Item")
 
@@ -76,6 +78,21 @@ def choose_looks(subjects: tuple[Subject, ...]) -> list[Look]:
     return looks
 
 
+def choose_limit(estimates: Iterable[Estimate | None]) -> float:
+    """The upper end of an axis in per cent, above every interval."""
+    highest = max((100 * found.high for found in estimates if found), default=100)
+    return next((limit for limit in LIMITS if limit >= highest), 100)
+
+
+def finish_scale(axes: Axes, top: float, spans: Sequence[tuple[float, float]]) -> None:
+    """Ticks of a vertical axis from 0 to `top` per cent, and its grid over some spans of the horizontal one."""
+    levels = range(0, int(top) + 1, 25 if top > 50 else 10 if top > 10 else 5)
+    axes.set_ylim(0, top)
+    axes.set_yticks(levels)
+    for left, right in spans:
+        axes.hlines(levels[1:], left, right, colors=GRID, linewidth=0.5, zorder=0.5)
+
+
 def wrap_items(items: Sequence[Item], longest: int) -> list[tuple[Item, ...]]:
     """Lines of nearly equal length, none with more than `longest` items."""
     lines = math.ceil(len(items) / longest)
@@ -99,63 +116,32 @@ def wrap_label(text: str, room: float) -> list[str]:
     return [line.strip() for line in lines]
 
 
-@dataclass(frozen=True)
-class BarLine:
-    """One line of groups of bars: its title ("" for none), labels under the groups, and a group's width in inches."""
+class Canvas:
+    """A figure whose parts are placed in inches from its left and upper edges, a caption last.
 
-    title: str
-    labels: tuple[str, ...]
-    slot: float
+    Args:
+        width: of the figure.
+        top: where the caption begins.
+        caption: its text, to be wrapped.
+    """
 
+    def __init__(self, width: float, top: float, caption: str) -> None:
+        lines = textwrap.wrap(caption, int((width - 0.1) / CHARACTER), break_on_hyphens=False)
+        self.width, self.height = width, top + len(lines) * LINE + 0.06
+        self.figure = Figure(figsize=(self.width, self.height))
+        self.add_text("\n".join(lines), MARGIN, top, color=CAPTION, linespacing=1.2)
 
-class Page:
-    """Places a legend, lines of bars, lines of small multiples and a caption below one another."""
+    def add_text(self, text: str, left: float, top: float, **style: Any) -> None:
+        """A text whose upper left corner is there."""
+        self.figure.text(left / self.width, 1 - top / self.height, text, **{"va": "top", "ha": "left", **style})
 
-    def __init__(
-        self, width: float, subjects: tuple[Subject, ...], bars: list[BarLine], curve_lines: int, caption: str
-    ) -> None:
-        self.width = width
-        self.entries = ["\n".join(wrap_label(subject.label, width - 0.55)) for subject in subjects]
-        longest = max(len(line) for entry in self.entries for line in entry.split("\n"))
-        self.legend_columns = max(1, min(int(width / (longest * WIDE_CHARACTER + 0.55)), len(subjects) + 1))
-        rows = math.ceil((len(subjects) + 1) / self.legend_columns)
-        cursor = TOP + (rows + sum(entry.count("\n") for entry in self.entries)) * LINE + 0.1
-        self.bars = bars
-        self.bar_tops: list[float] = []
-        for line in bars:
-            cursor += TITLE if line.title or not self.bar_tops else 0.04
-            self.bar_tops.append(cursor)
-            cursor += BAR_HEIGHT + (1 + max(label.count("\n") for label in line.labels)) * LINE + 0.09
-        self.curve_tops = [cursor + TITLE + row * (CURVE_HEIGHT + 0.34) for row in range(curve_lines)]
-        self.caption_top = self.curve_tops[-1] + CURVE_HEIGHT + 0.42 if curve_lines else cursor + 0.04
-        self.caption = textwrap.wrap(caption, int((width - 0.1) / CHARACTER), break_on_hyphens=False)
-        self.height = self.caption_top + len(self.caption) * LINE + 0.06
-        self.figure = Figure(figsize=(width, self.height))
+    def add_axes(self, left: float, top: float, width: float, height: float) -> Axes:
+        """Axes whose upper left corner is there."""
+        bottom = self.height - top - height
+        return self.figure.add_axes((left / self.width, bottom / self.height, width / self.width, height / self.height))
 
-    def add_bars(self, line: int) -> Axes:
-        """The axes of one line of bars, as wide as its groups need."""
-        spec = self.bars[line]
-        axes = self._add_axes(LEFT, self.bar_tops[line], spec.slot * len(spec.labels), BAR_HEIGHT)
-        axes.set_title(spec.title, loc="left", pad=4, color=INK)
-        axes.set_xlim(-0.5, len(spec.labels) - 0.5)
-        axes.set_xticks(range(len(spec.labels)), spec.labels, linespacing=1.05, va="baseline")
-        axes.tick_params(axis="x", length=0, pad=9)
-        for label in axes.get_xticklabels():  # they hang from their last line; their first ones shall be level
-            label.set_y(-label.get_text().count("\n") * LABEL_LINE / BAR_HEIGHT)
-        return axes
-
-    def add_curve(self, line: int, place: int, per_line: int) -> Axes:
-        """The axes of one small multiple."""
-        width = (self.width - LEFT - RIGHT - CURVE_GAP * (per_line - 1)) / per_line
-        return self._add_axes(LEFT + place * (width + CURVE_GAP), self.curve_tops[line], width, CURVE_HEIGHT)
-
-    def add_letters(self) -> None:
-        """The bold a and b of two panels."""
-        for letter, top in zip("ab", (self.bar_tops[0], self.curve_tops[0]), strict=True):
-            self._add_text(letter, top - TITLE + 0.03, size=9, weight="bold")
-
-    def add_legend(self, looks: list[Look], chance: str) -> None:
-        """Every model as bar and line; `chance` names the dotted line, "" where there is none."""
+    def add_legend(self, legend: Legend, looks: list[Look]) -> None:
+        """Every model as bar and line, then the extra entries, at the top of the page."""
         handles: list[Any] = [
             (
                 Patch(facecolor=look.colour, hatch=look.hatch, edgecolor="white", linewidth=0),
@@ -163,14 +149,13 @@ class Page:
             )
             for look in looks
         ]
-        if chance:
-            handles.append(Line2D([], [], color=INK, linestyle=":", linewidth=0.9))
-        self.figure.legend(
-            handles,
-            [*self.entries, chance] if chance else self.entries,
+        labels = [*legend.labels, *legend.extra]
+        drawn = self.figure.legend(
+            [*handles, *legend.extra.values()],
+            ["-"] * len(labels),
             loc="upper left",
-            bbox_to_anchor=(0.06 / self.width, 1 - TOP / self.height),
-            ncols=self.legend_columns,
+            bbox_to_anchor=(MARGIN / self.width, 1 - TOP / self.height),
+            ncols=legend.columns,
             frameon=False,
             borderaxespad=0,
             borderpad=0,
@@ -179,14 +164,31 @@ class Page:
             labelspacing=0.3,
             handler_map={tuple: HandlerTuple(ndivide=None, pad=0.4)},
         )
+        # Named afterwards: matplotlib before 3.10 leaves out entries that begin with an underscore.
+        for text, label in zip(drawn.get_texts(), labels, strict=True):
+            text.set_text(label)
 
-    def add_caption(self) -> None:
-        """The lines under the figure."""
-        self._add_text("\n".join(self.caption), self.caption_top, size=SMALL, color=CAPTION, linespacing=1.2)
 
-    def _add_text(self, text: str, top: float, **style: object) -> None:
-        self.figure.text(0.06 / self.width, 1 - top / self.height, text, va="top", ha="left", **style)  # type: ignore[arg-type]
+class Legend:
+    """How much room the legend takes: its labels, columns and height.
 
-    def _add_axes(self, left: float, top: float, width: float, height: float) -> Axes:
-        bottom = self.height - top - height
-        return self.figure.add_axes((left / self.width, bottom / self.height, width / self.width, height / self.height))
+    Args:
+        width: of the page.
+        subjects: one entry each.
+        extra: label -> handle of what else is explained.
+    """
+
+    def __init__(self, width: float, subjects: tuple[Subject, ...], extra: dict[str, Line2D]) -> None:
+        self.labels = ["\n".join(wrap_label(subject.label, width - 0.55)) for subject in subjects]
+        self.extra = extra
+        lines = [line for label in (*self.labels, *extra) for line in label.split("\n")]
+        longest = max(len(line) for line in lines) * WIDE_CHARACTER + 0.55
+        entries = len(self.labels) + len(extra)
+        self.columns = max(1, min(int(width / longest), entries))
+        rows = math.ceil(entries / self.columns)
+        self.height = (rows + sum(label.count("\n") for label in self.labels)) * LINE
+
+
+def draw_chance() -> Line2D:
+    """The legend's handle of the line of chance."""
+    return Line2D([], [], color=INK, linestyle=":", linewidth=0.9)

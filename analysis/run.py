@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.differences import attach_hits
 from analysis.figures import write_figures
 from analysis.tables import write_tables
 from pixmim_eval.errors import InputError
-from pixmim_eval.results import read_rows
+from pixmim_eval.results import read_hits, read_rows
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     arguments = _parse(argv)
     try:
-        rows = pd.concat([read_rows(folder) for folder in arguments.runs], ignore_index=True)
+        rows = pd.concat([read_run(folder) for folder in arguments.runs], ignore_index=True)
         if arguments.command == "figures":
             written = write_figures(rows, arguments.out, columns=arguments.columns)
         else:
@@ -38,12 +39,19 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def read_run(folder: Path) -> pd.DataFrame:
+    """The result rows of a run folder, each with how every image fared where that is known."""
+    return attach_hits(read_rows(folder), read_hits(folder))
+
+
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m analysis.run", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    figures = commands.add_parser("figures", help="robustness bars and curves with intervals, as PNG and PDF")
+    figures = commands.add_parser("figures", help="robustness bars, curves and heat maps, as PNG and PDF")
     figures.add_argument("--columns", type=int, choices=(1, 2), default=2, help="width on the page (default 2)")
-    tables = commands.add_parser("tables", help="robustness and published numbers, as Markdown, CSV and LaTeX")
+    tables = commands.add_parser(
+        "tables", help="robustness, paired differences, published numbers, as Markdown, CSV and LaTeX"
+    )
     for command in (figures, tables):
         command.add_argument(
             "--runs",

@@ -1,98 +1,64 @@
-"""The numbers behind the robustness figure and table: computed here, only drawn and printed elsewhere."""
+"""The numbers behind the robustness figures and tables: computed here, only drawn and printed elsewhere."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
 
+from analysis.columns import (
+    SEVERITIES,
+    VARIANTS,
+    Column,
+    average,
+    complement,
+    group_corruptions,
+    sort_corruptions,
+)
 from analysis.groups import SUMMARY, Group, is_corrupted, parse_protocol
 from analysis.subjects import Subject
 from pixmim_eval.errors import InputError
 from pixmim_eval.types import Estimate
 
-SEVERITIES = (1, 2, 3, 4, 5)
-CORRUPTION_GROUPS = {
-    "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
-    "blur": ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
-    "weather": ("snow", "frost", "fog", "brightness"),
-    "digital": ("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
-    "extra": ("speckle_noise", "gaussian_blur", "spatter", "saturate"),
-}
-VARIANTS = ("cue-conflict", "sketch", "rendition", "hard", "imagenet-a", "imagenet-r", "imagenet-sketch")
-
-ROW_INTERVAL = "of the row"
-MEAN_INTERVAL = "mean of the parts' bounds"
+FEW = 6  # corruptions side by side
 
 Lookup = dict[tuple[int, str, str], Estimate]
 
 
 @dataclass(frozen=True)
-class Column:
-    """One thing measured, for every model of a group.
-
-    Args:
-        kind: "clean", "severity", "corruption" (mean over its severities), "corruption group" (mean over its
-            corruptions), "summary" or "variant".
-        name: e.g. "clean", "fog", "fog/3", "noise", "mean_error_6", "sketch".
-        metric: e.g. "top1", "top1_masked200", "mean_error_6".
-        estimates: one a model, None where it was not measured (or not all parts of a mean were).
-        chance: accuracy of guessing, a fraction; None where the label space does not say.
-        interval: where the bounds come from, ROW_INTERVAL or MEAN_INTERVAL.
-        lower_is_better: an error, not an accuracy.
-        parts: how many numbers a mean is of.
-    """
-
-    kind: str
-    name: str
-    metric: str
-    estimates: tuple[Estimate | None, ...]
-    chance: float | None = None
-    interval: str = ROW_INTERVAL
-    lower_is_better: bool = False
-    parts: int = 1
-
-    def best(self) -> int | None:
-        """Position of the model that is best beyond doubt: its interval is disjoint from all others; else None."""
-        sign = -1 if self.lower_is_better else 1
-        bounds = [
-            (min(sign * found.low, sign * found.high), max(sign * found.low, sign * found.high), position)
-            for position, found in enumerate(self.estimates)
-            if found is not None
-        ]
-        if len(bounds) < 2:
-            return None
-        low, _, best = max(bounds)
-        return best if all(high < low for _, high, position in bounds if position != best) else None
-
-
-@dataclass(frozen=True)
 class Robustness:
-    """What the robustness figure and table of one group show.
+    """What the robustness figures and tables of one group show.
 
     Args:
         group: the rows it was computed from.
         clean: accuracy on clean images, None where no model has it.
+        calibration: expected calibration error on clean images, None where no model has it.
         corruptions: mean accuracy over severities 1…5, one column a corruption.
-        families: mean over the corruptions of noise, blur, weather, digital, extra, and of those not in ImageNet-C.
-        errors: the summary's own numbers, mean_error_K and mce_K, with the intervals of their rows; of the classes
-            that the corruptions' metric is of.
+        families: mean over the corruptions of noise, blur, weather, digital, extra, and of those not in ImageNet-C;
+            with the summary's own image-level intervals where all models have them.
+        errors: the summary's own numbers, mean_error_K, mce_15 and relative_mce_15, with the intervals of their rows;
+            of the classes that the corruptions' metric is of.
         means: 1 − mean_error_K, the same as an accuracy.
         variants: accuracy on the other data sets.
+        baselines: for each variant, accuracy on the clean images of the same classes; None where nothing tells it.
         curves: corruption -> six columns, accuracy at severity 0 (clean) … 5.
+        family_curves: the same for the means over the corruptions of noise, blur, ….
     """
 
     group: Group
     clean: Column | None
+    calibration: Column | None
     corruptions: tuple[Column, ...]
     families: tuple[Column, ...]
     errors: tuple[Column, ...]
     means: tuple[Column, ...]
     variants: tuple[Column, ...]
+    baselines: tuple[Column | None, ...]
     curves: dict[str, tuple[Column, ...]]
+    family_curves: dict[str, tuple[Column, ...]]
 
     @property
     def subjects(self) -> tuple[Subject, ...]:
@@ -100,16 +66,29 @@ class Robustness:
 
     @property
     def plain_columns(self) -> tuple[Column, ...]:
-        """Everything but single corruptions, as accuracies: clean, the mean over all, the variants."""
+        """Everything but corruptions, as accuracies: clean, the mean over all corruptions, the variants."""
         return (*((self.clean,) if self.clean else ()), *self.means, *self.variants)
+
+    @property
+    def has_many(self) -> bool:
+        """Whether corruptions are too many to stand side by side, so that their groups stand for them."""
+        return len(self.corruptions) > FEW
+
+    @property
+    def fair_baselines(self) -> dict[str, Column]:
+        """Variant -> clean accuracy on its classes; empty where all variants have the classes of the clean images."""
+        pairs = zip(self.variants, self.baselines, strict=True)
+        found = {variant.name: baseline for variant, baseline in pairs if baseline}
+        return found if any(column.metric.startswith("clean_") for column in found.values()) else {}
 
 
 def summarise_robustness(group: Group) -> Robustness:
-    """Computes all numbers of one group's robustness figure and table.
+    """Computes all numbers of one group's robustness figures and tables.
 
     A corruption's mean over severities needs all five; its interval is the mean of the five intervals' bounds. That
     is conservative: the five share their images, so their errors are correlated at most perfectly, which is the case
-    in which half-widths average. The summary's mean_error_K carries its own, exact, image-level interval.
+    in which half-widths average. So it is for the means over a group of corruptions at one severity. The summary's mean
+    errors carry their own, exact, image-level intervals.
 
     Raises:
         InputError: the rows hold no accuracy.
@@ -118,8 +97,7 @@ def summarise_robustness(group: Group) -> Robustness:
     lookup: Lookup = {}
     for row in rows:
         lookup[row.subject, row.condition, row.metric] = Estimate(row.value, row.low, row.high, row.n, row.unit)
-    conditions = set(group.rows["condition"])
-    cells = {condition for condition in conditions if is_corrupted(condition)}
+    read = _Reader(lookup, len(group.subjects), _find_spaces(group))
     if _choose_metric(metric for _, _, metric in lookup) is None:
         raise InputError(
             "metrics of the suite robustness",
@@ -128,96 +106,66 @@ def summarise_robustness(group: Group) -> Robustness:
             where=f"data set {group.dataset}",
             fix="Evaluate the conditions too: python -m pixmim_eval.run --suite robustness.",
         )
-    metric = _choose_metric(metric for _, condition, metric in lookup if condition in cells)
+    cells = {condition for condition in read.metrics if is_corrupted(condition)}
+    metric = _choose_metric(name for cell in cells for name in read.metrics[cell])
     names = sort_corruptions({cell.rpartition("/")[0] for cell in cells}) if metric else []
-    protocols = group.rows.drop_duplicates("condition").set_index("condition")["protocol"]
-    spaces = {str(name): parse_protocol(text).get("label_space", "") for name, text in protocols.items()}
-    read = _Reader(group, lookup, spaces)
-    clean_metric = _choose_metric(metric for _, condition, metric in lookup if condition == "clean")
-    curves = {}
-    for name in names:
-        parts = [read.column("severity", f"{name}/{severity}", str(metric)) for severity in SEVERITIES]
-        curves[name] = (read.column("clean", "clean", str(metric)), *parts)
+    curves = {name: _read_curve(read, name, str(metric)) for name in names}
+    grouped = group_corruptions(curves)
     corruptions = tuple(average("corruption", name, curve[1:]) for name, curve in curves.items())
-    errors = _read_errors(read, lookup, metric or "top1")
+    errors = _read_errors(read, metric or "top1")
+    clean = read.accuracy("clean", "clean")
+    variants = _read_variants(read, {*read.metrics} - cells - {"clean", SUMMARY})
     return Robustness(
         group=group,
-        clean=read.column("clean", "clean", clean_metric) if clean_metric else None,
+        clean=clean,
+        calibration=_read_calibration(read, clean),
         corruptions=corruptions,
-        families=_average_families(corruptions),
+        families=tuple(_average_family(read, name, members, corruptions) for name, members in grouped.items()),
         errors=errors,
-        means=tuple(_complement(column, corruptions) for column in errors if column.name.startswith("mean_error_")),
-        variants=_read_variants(read, lookup, conditions - cells - {"clean", SUMMARY}),
+        means=tuple(_turn_mean(column, corruptions) for column in errors if column.name.startswith("mean_error_")),
+        variants=variants,
+        baselines=tuple(_read_baseline(read, column, clean) for column in variants),
         curves=curves,
+        family_curves={
+            name: tuple(
+                average(parts[0].kind, f"{name}/{severity}" if severity else "clean", parts)
+                for severity, parts in enumerate(zip(*(curves[member] for member in members), strict=True))
+            )
+            for name, members in grouped.items()
+        },
     )
-
-
-def average(kind: str, name: str, parts: tuple[Column, ...]) -> Column:
-    """The mean of some columns; a model that lacks one of the parts has no mean."""
-    means: list[Estimate | None] = []
-    for estimates in zip(*(part.estimates for part in parts), strict=True):
-        known = [estimate for estimate in estimates if estimate is not None]
-        if len(known) < len(estimates):
-            means.append(None)
-            continue
-        value, low, high = (
-            sum(getattr(estimate, bound) for estimate in known) / len(known) for bound in ("value", "low", "high")
-        )
-        means.append(Estimate(value, low, high, min(estimate.n for estimate in known), known[0].unit))
-    interval = MEAN_INTERVAL if len(parts) > 1 else parts[0].interval
-    return Column(
-        kind, name, parts[0].metric, tuple(means), parts[0].chance, interval, parts[0].lower_is_better, len(parts)
-    )
-
-
-def sort_corruptions(names: Iterable[str]) -> list[str]:
-    """ImageNet-C's order, others after it by name."""
-    known = [name for members in CORRUPTION_GROUPS.values() for name in members]
-    return sorted(names, key=lambda name: (known.index(name) if name in known else len(known), name))
-
-
-def tabulate(robustness: Robustness) -> pd.DataFrame:
-    """Every number in long form, one a row, raw fractions; a number that was not measured has an empty value."""
-    clean = (robustness.clean,) if robustness.clean else ()
-    severities = tuple(column for curve in robustness.curves.values() for column in curve[1:])
-    columns = (*clean, *severities, *robustness.corruptions, *robustness.families, *robustness.errors)
-    group = robustness.group
-    records = [
-        {
-            "label": subject.label,
-            "model": subject.model,
-            "weights_digest": subject.weights_digest,
-            "method": subject.method,
-            "epoch": subject.epoch,
-            "seed": subject.seed,
-            "run": subject.run,
-            "dataset": group.dataset,
-            "kind": column.kind,
-            "condition": column.name,
-            "metric": column.metric,
-            "value": estimate.value if estimate else None,
-            "low": estimate.low if estimate else None,
-            "high": estimate.high if estimate else None,
-            "n": estimate.n if estimate else None,
-            "unit": estimate.unit if estimate else None,
-            "interval": column.interval,
-            "protocol": ";".join(f"{key}={value}" for key, value in sorted(group.protocol.items())),
-        }
-        for column in (*columns, *robustness.variants)
-        for subject, estimate in zip(robustness.subjects, column.estimates, strict=True)
-    ]
-    return pd.DataFrame(records).astype({"epoch": "Int64", "n": "Int64"})
 
 
 @dataclass(frozen=True)
 class _Reader:
-    group: Group
     lookup: Lookup
+    models: int
     spaces: dict[str, str]
+    metrics: dict[str, set[str]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        metrics: dict[str, set[str]] = {}
+        for _, condition, metric in self.lookup:
+            metrics.setdefault(condition, set()).add(metric)
+        object.__setattr__(self, "metrics", metrics)
 
     def column(self, kind: str, condition: str, metric: str) -> Column:
-        estimates = tuple(self.lookup.get((row, condition, metric)) for row in range(len(self.group.subjects)))
+        estimates = tuple(self.lookup.get((row, condition, metric)) for row in range(self.models))
         return Column(kind, condition, metric, estimates, _guess_accuracy(metric, self.spaces.get(condition, "")))
+
+    def accuracy(self, kind: str, condition: str) -> Column | None:
+        metric = _choose_metric(self.metrics.get(condition, ()))
+        return self.column(kind, condition, metric) if metric else None
+
+
+def _find_spaces(group: Group) -> dict[str, str]:
+    protocols = group.rows.drop_duplicates("condition").set_index("condition")["protocol"]
+    return {str(name): parse_protocol(text).get("label_space", "") for name, text in protocols.items()}
+
+
+def _read_curve(read: _Reader, name: str, metric: str) -> tuple[Column, ...]:
+    parts = (read.column("severity", f"{name}/{severity}", metric) for severity in SEVERITIES)
+    return (read.column("clean", "clean", metric), *parts)
 
 
 def _choose_metric(metrics: Iterable[str]) -> str | None:
@@ -231,48 +179,99 @@ def _choose_metric(metrics: Iterable[str]) -> str | None:
 
 
 def _guess_accuracy(metric: str, label_space: str) -> float | None:
+    if not metric.startswith(("top1", "clean_top1")):
+        return None
     if label_space == "imagenet-1k" and metric == "top1":
         return 1 / 1000
     counted = re.search(r"_(?:masked|full)(\d+)$", metric) or re.fullmatch(r"[a-z]+-?(\d+)", label_space)
     return 1 / int(counted.group(1)) if counted else None
 
 
-def _average_families(corruptions: tuple[Column, ...]) -> tuple[Column, ...]:
-    by_name = {column.name: column for column in corruptions}
-    known = {name for members in CORRUPTION_GROUPS.values() for name in members}
-    groups = {**CORRUPTION_GROUPS, "other": tuple(name for name in by_name if name not in known)}
-    return tuple(
-        average("corruption group", family, parts)
-        for family, members in groups.items()
-        if (parts := tuple(by_name[name] for name in members if name in by_name))
-    )
+def _read_calibration(read: _Reader, clean: Column | None) -> Column | None:
+    """ECE on clean images, of the classes that their accuracy is of."""
+    metric = f"ece{clean.metric.removeprefix('top1')}" if clean else "ece"
+    if metric not in read.metrics.get("clean", ()):
+        return None
+    return replace(read.column("calibration", "clean", metric), name="ECE, clean", lower_is_better=True)
 
 
-def _read_errors(read: _Reader, lookup: Lookup, metric: str) -> tuple[Column, ...]:
-    pattern = rf"(mean_error|mce)_(\d+){metric.removeprefix('top1')}"
-    found = {name: re.fullmatch(pattern, name) for _, condition, name in lookup if condition == SUMMARY}
-    known = {name: (match[1] == "mce", int(match[2])) for name, match in found.items() if match}
-    columns = (read.column("summary", SUMMARY, name) for name in sorted(known, key=lambda name: known[name]))
-    return tuple(
-        Column("summary", column.metric, column.metric, column.estimates, lower_is_better=True) for column in columns
-    )
+def _average_family(read: _Reader, name: str, members: tuple[str, ...], corruptions: tuple[Column, ...]) -> Column:
+    mean = average("corruption group", name, tuple(column for column in corruptions if column.name in members))
+    error = read.column("summary", SUMMARY, f"mean_error_{name}{mean.metric.removeprefix('top1')}")
+    if all(exact for exact, rough in zip(error.estimates, mean.estimates, strict=True) if rough):
+        known = zip(error.estimates, mean.estimates, strict=True)
+        error = replace(error, estimates=tuple(exact if rough else None for exact, rough in known))
+        return complement(error, "corruption group", name, mean.metric, mean.chance, mean.parts)
+    return mean
 
 
-def _complement(column: Column, corruptions: tuple[Column, ...]) -> Column:
-    """A mean error as the accuracy that it is one less of."""
-    flipped = tuple(
-        Estimate(1 - found.value, 1 - found.high, 1 - found.low, found.n, found.unit) if found else None
-        for found in column.estimates
-    )
+def _read_errors(read: _Reader, metric: str) -> tuple[Column, ...]:
+    # mCE has one meaning, the mean over the published fifteen: no other count is shown under its name. Where a model
+    # knows more classes than the data, AlexNet's errors are those among all, so mce_15_fullK stands for it.
+    own = metric.removeprefix("top1")
+    pattern = rf"mean_error_(\d+){own}|(relative_)?mce_15(?:{own}|_full\d+)"
+    found = {name: re.fullmatch(pattern, name) for name in read.metrics.get(SUMMARY, ())}
+    order = {
+        name: (match[1] is None, int(match[1] or 0), match[2] or "", name) for name, match in found.items() if match
+    }
+    columns = (read.column("summary", SUMMARY, name) for name in sorted(order, key=lambda name: order[name]))
+    return tuple(replace(column, name=column.metric, lower_is_better=True) for column in columns)
+
+
+def _turn_mean(error: Column, corruptions: tuple[Column, ...]) -> Column:
     metric, chance = (corruptions[0].metric, corruptions[0].chance) if corruptions else ("top1", None)
-    return Column("summary", column.name, metric, flipped, chance)
+    return complement(error, "summary", error.name, metric, chance)
 
 
-def _read_variants(read: _Reader, lookup: Lookup, conditions: set[str]) -> tuple[Column, ...]:
+def _read_variants(read: _Reader, conditions: set[str]) -> tuple[Column, ...]:
     order = {name: place for place, name in enumerate(VARIANTS)}
-    columns = []
-    for condition in sorted(conditions, key=lambda name: (order.get(name, len(order)), name)):
-        metric = _choose_metric(metric for _, other, metric in lookup if other == condition)
-        if metric:
-            columns.append(read.column("variant", condition, metric))
-    return tuple(columns)
+    columns = (
+        read.accuracy("variant", condition)
+        for condition in sorted(conditions, key=lambda name: (order.get(name, len(order)), name))
+    )
+    return tuple(column for column in columns if column)
+
+
+def _read_baseline(read: _Reader, variant: Column, clean: Column | None) -> Column | None:
+    """Clean accuracy on a variant's classes: its own row, or that of all clean images where the classes are theirs."""
+    own = f"clean_{variant.metric}"
+    if own in read.metrics[variant.name]:
+        return read.column("baseline", variant.name, own)
+    same = clean and clean.metric == variant.metric and read.spaces["clean"] == read.spaces[variant.name]
+    return replace(clean, kind="baseline", name=variant.name) if clean and same else None
+
+
+def tabulate(robustness: Robustness) -> pd.DataFrame:
+    """Every number in long form, one a row, raw fractions; a number that was not measured has an empty value."""
+    severities = tuple(column for curve in robustness.curves.values() for column in curve[1:])
+    baselines = robustness.fair_baselines
+    variants = (column for variant in robustness.variants for column in (variant, baselines.get(variant.name)))
+    columns = (robustness.clean, robustness.calibration, *severities, *robustness.corruptions)
+    group = robustness.group
+    records = [
+        {
+            **describe_subject(subject),
+            "dataset": group.dataset,
+            "kind": column.kind,
+            "condition": column.name,
+            "metric": column.metric,
+            **describe_estimate(estimate),
+            "interval": column.interval,
+            "protocol": ";".join(f"{key}={value}" for key, value in sorted(group.protocol.items())),
+        }
+        for column in (*columns, *robustness.families, *robustness.errors, *variants)
+        if column
+        for subject, estimate in zip(robustness.subjects, column.estimates, strict=True)
+    ]
+    return pd.DataFrame(records).astype({"epoch": "Int64", "n": "Int64"})
+
+
+def describe_subject(subject: Subject) -> dict[str, Any]:
+    """The columns of a long table that say which model."""
+    names = ("label", "model", "weights_digest", "method", "epoch", "seed", "run")
+    return {name: getattr(subject, name) for name in names}
+
+
+def describe_estimate(estimate: Estimate | None) -> dict[str, Any]:
+    """The columns of a long table that say what was found."""
+    return {name: getattr(estimate, name) if estimate else None for name in ("value", "low", "high", "n", "unit")}

@@ -47,7 +47,7 @@ def name_subjects(rows: pd.DataFrame) -> tuple[tuple[Subject, ...], pd.Series]:
         The models, a baseline directly before its PixMIM version, and for each row the position of its model.
     """
     models = rows[IDENTITY].drop_duplicates().reset_index(drop=True)
-    labels = models["model"].astype(str)
+    labels = models["model"].map(_clean)
     details = {
         "epoch": models["epoch"].map(lambda epoch: "epoch unknown" if pd.isna(epoch) else f"epoch {epoch}"),
         "weights_digest": "weights " + models["weights_digest"].astype(str).str[:6],
@@ -88,6 +88,11 @@ def _pair_families(models: pd.DataFrame) -> list[int]:
                     families[row] = families[other] = min(row, other)
                     break
     return families
+
+
+def _clean(name: str) -> str:
+    """A name on one line."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in name).split())
 
 
 def _integer(value: Any) -> int | None:

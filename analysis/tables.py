@@ -1,77 +1,41 @@
-"""Tables as Markdown, LaTeX (booktabs) and CSV. A cell is bold only where its lead is beyond its interval."""
+"""What the tables say. A cell is bold only where its lead, or a difference, is beyond its interval."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from analysis.captions import describe_data, describe_intervals, name_column
+from analysis.captions import (
+    SEVERITY_MEANS,
+    describe_data,
+    describe_groups,
+    describe_intervals,
+    describe_metric,
+    describe_relative,
+    name_column,
+    name_difference,
+)
+from analysis.columns import Column
+from analysis.differences import MAX_PAIRS, Comparison, Difference, compare_models, list_pairs, tabulate_differences
+from analysis.formats import Cell, Table, to_latex, to_markdown
 from analysis.groups import split_groups
 from analysis.published import NAMES, read_published
-from analysis.statistics import Column, Robustness, summarise_robustness, tabulate
+from analysis.statistics import Robustness, summarise_robustness, tabulate
 from pixmim_eval.results import write_atomic
 from pixmim_eval.types import Estimate
 
 MISSING = "–"
-WIDEST = 8  # corruptions side by side; above, their families stand in the main table and they in one of their own
-LATEX = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        **{character: f"\\{character}" for character in "&%$#_{}"},
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "±": r"$\pm$",
-        "−": r"$-$",
-        "<": r"$<$",
-        ">": r"$>$",
-        "–": "--",
-        "“": "``",
-        "”": "''",
-        "’": "'",
-    }
-)
-MARKDOWN = str.maketrans({character: f"\\{character}" for character in "\\|*_`<[]"})
 TITLES = {"robustness": "Published robustness", "main_results": "Published main results"}
 
 
-@dataclass(frozen=True)
-class Cell:
-    """Plain text, and whether it leads its column beyond doubt."""
-
-    text: str
-    bold: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table in no format yet.
-
-    Args:
-        title: one line over it.
-        head: names of the columns.
-        rows: cells, row by row.
-        sides: "l" or "r" for each column: text stands left, numbers right.
-        notes: sentences below it.
-        long: may run over pages.
-    """
-
-    title: str
-    head: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    sides: str
-    notes: tuple[str, ...]
-    long: bool = False
-
-
 def write_tables(rows: pd.DataFrame, out: Path) -> list[Path]:
-    """Writes the robustness table of each group of comparable rows, and the published reference numbers.
+    """Writes the robustness tables of each group of comparable rows, and the published reference numbers.
 
     Args:
-        rows: result rows of any number of runs.
+        rows: result rows of any number of runs; `hits` too where models shall be compared image by image (attach_hits).
         out: the reports folder; files go to out/tables.
 
     Returns:
@@ -80,36 +44,51 @@ def write_tables(rows: pd.DataFrame, out: Path) -> list[Path]:
     written = []
     for group in split_groups(rows, "robustness"):
         robustness = summarise_robustness(group)
-        stem = f"robustness-{group.suffix}" if group.suffix else "robustness"
-        written += _write(out / "tables" / stem, build_robustness(robustness), tabulate(robustness))
+        end = f"-{group.suffix}" if group.suffix else ""
+        written += _write(out / "tables" / f"robustness{end}", build_robustness(robustness), tabulate(robustness))
+        if comparisons := compare_models(robustness):
+            numbers = tabulate_differences(robustness, comparisons)
+            table = build_differences(robustness, comparisons)
+            written += _write(out / "tables" / f"robustness-differences{end}", [table], numbers)
     published = pd.concat([read_published(name).assign(table=name) for name in NAMES], ignore_index=True)
     tables = [build_published(name) for name in NAMES]
     return written + _write(out / "tables" / "published", tables, published.drop(columns="printed"))
 
 
 def build_robustness(robustness: Robustness) -> list[Table]:
-    """The main table, models as rows; and, of more than eight corruptions, one with a row for each."""
-    many = len(robustness.corruptions) > WIDEST
-    clean = (robustness.clean,) if robustness.clean else ()
+    """The main table, models as rows; of many corruptions one with a row for each; and variants beside clean images."""
+    many = robustness.has_many
+    baselines = robustness.fair_baselines
+    clean = [column for column in (robustness.clean, robustness.calibration) if column]
     means = robustness.families if many else robustness.corruptions
-    columns = (*clean, *means, *robustness.errors, *robustness.variants)
+    columns = (*clean, *means, *robustness.errors, *(() if baselines else robustness.variants))
+    notes = [*describe_data(robustness), *describe_intervals(robustness)]
+    notes += describe_groups(robustness) if many else []
+    notes += describe_relative(robustness)
+    notes += [f"{subject.label}: {subject.chosen}." for subject in robustness.subjects if subject.chosen]
     usual = next((column.metric for column in columns if not column.lower_is_better), "top1")
+    title = f"Robustness: {usual} in per cent, value ± half the width of its 95 % interval"
+    tables = [_build_models(robustness, title, columns, usual, notes)]
+    if many:
+        tables.append(_build_corruptions(robustness))
+    if baselines:
+        pairs = [(column, baselines.get(column.name)) for column in robustness.variants]
+        shown = tuple(column for pair in pairs for column in pair if column)
+        title = "Variants beside clean images of the same classes, in per cent"
+        tables.append(_build_models(robustness, title, shown, "top1", ()))
+    return tables
+
+
+def _build_models(
+    robustness: Robustness, title: str, columns: tuple[Column, ...], usual: str, notes: Sequence[str]
+) -> Table:
+    """A row a model."""
     body = tuple(
         (Cell(subject.label), *(_format_cell(column, position) for column in columns))
         for position, subject in enumerate(robustness.subjects)
     )
-    notes = (*describe_data(robustness), *describe_intervals(robustness), *_explain_bold(columns))
-    if many:
-        notes = (*notes, "A family’s value and interval are the means of its corruptions’ (how many, in brackets).")
-    chosen = [f"{subject.label}: {subject.chosen}." for subject in robustness.subjects if subject.chosen]
-    main = Table(
-        f"Robustness: {usual} in per cent, value ± half the width of its 95 % interval",
-        ("model", *(" ".join(name_column(column, usual)).strip() for column in columns)),
-        body,
-        "l" + "r" * len(columns),
-        (*notes, *chosen),
-    )
-    return [main, _build_corruptions(robustness)] if many else [main]
+    head = ("model", *(" ".join(name_column(column, usual)).strip() for column in columns))
+    return Table(title, head, body, "l" + "r" * len(columns), (*notes, *_explain_bold(columns)))
 
 
 def _build_corruptions(robustness: Robustness) -> Table:
@@ -122,8 +101,56 @@ def _build_corruptions(robustness: Robustness) -> Table:
             for column in robustness.corruptions
         ),
         "l" + "r" * len(models),
-        tuple(_explain_bold(robustness.corruptions)),
+        (SEVERITY_MEANS, *_explain_bold(robustness.corruptions)),
     )
+
+
+def build_differences(robustness: Robustness, comparisons: Sequence[Comparison]) -> Table:
+    """Paired differences, a row for each pair and condition."""
+    subjects = robustness.subjects
+    usual = comparisons[0].differences[0].metric
+    body = []
+    for pair in comparisons:
+        title = f"{subjects[pair.second].label} − {subjects[pair.first].label}"
+        body += [
+            (Cell(title), Cell(name_difference(found, usual)), *_format_difference(found)) for found in pair.differences
+        ]
+    notes = [
+        *describe_data(robustness),
+        "Positive: the model named first is better.",
+        "Of a mean over corruptions, each image counts with how often each model was right on it.",
+        "Interval: 95 %, paired bootstrap over images; separable: it excludes 0. p: McNemar’s exact test, two-sided."
+        " Neither is corrected for the number of comparisons.",
+    ]
+    if any(found.estimate is None for pair in comparisons for found in pair.differences):
+        notes.append(f"{MISSING}: no p of a mean, or no outcomes of both models for the same images.")
+    beyond = [f"{subjects[second].label} − {subjects[first].label}" for first, second in list_pairs(subjects)]
+    if beyond[MAX_PAIRS:]:
+        notes.append(f"Not compared, being more than {MAX_PAIRS} pairs: {'; '.join(beyond[MAX_PAIRS:])}.")
+    return Table(
+        f"Paired differences: {describe_metric(usual)} on the same images, in points",
+        ("models", "condition", "difference [interval]", "p", "n", "separable"),
+        tuple(body),
+        "llrrrl",
+        tuple(notes),
+        long=True,
+    )
+
+
+def _format_difference(found: Difference) -> tuple[Cell, ...]:
+    estimate = found.estimate
+    if estimate is None:
+        return (Cell(MISSING),) * 4
+    value, low, high = (_format_points(number) for number in (estimate.value, estimate.low, estimate.high))
+    probability = found.probability
+    p = MISSING if probability is None else "< 0.001" if probability < 0.0005 else f"{probability:.3f}"
+    separable = "yes" if found.separable else "no"
+    return Cell(f"{value} [{low}, {high}]", bold=found.separable), Cell(p), Cell(f"{estimate.n:,}"), Cell(separable)
+
+
+def _format_points(fraction: float) -> str:
+    text = f"{100 * fraction:+.1f}".replace("-", "−")
+    return "0.0" if text[1:] == "0.0" else text
 
 
 def build_published(name: str) -> Table:
@@ -163,54 +190,6 @@ def _explain_bold(columns: Sequence[Column]) -> list[str]:
     if any(column.best() is not None for column in columns):
         return ["Bold: the best, where its interval is disjoint from every other model’s."]
     return ["No model leads beyond its interval."]
-
-
-def to_markdown(table: Table) -> str:
-    """GitHub's Markdown: title, table, notes as a list."""
-    lines = [f"### {_escape_markdown(table.title)}", "", _join_markdown(_escape_markdown(name) for name in table.head)]
-    lines.append(_join_markdown("--:" if side == "r" else ":--" for side in table.sides))
-    for row in table.rows:
-        texts = [_escape_markdown(cell.text) for cell in row]
-        lines.append(
-            _join_markdown(f"**{text}**" if cell.bold else text for cell, text in zip(row, texts, strict=True))
-        )
-    return "\n".join([*lines, "", *(f"- {_escape_markdown(note)}" for note in table.notes), ""])
-
-
-def to_latex(table: Table) -> str:
-    """A booktabs table, shrunk to the line (a longtable where it may run over pages), notes in its caption."""
-    caption = escape_latex(" ".join([f"{table.title}.", *(note for note in table.notes)]))
-    head = [r"\toprule", " & ".join(escape_latex(name) for name in table.head) + r" \\", r"\midrule"]
-    body = []
-    for row in table.rows:
-        texts = [escape_latex(cell.text) for cell in row]
-        marked = (rf"\textbf{{{text}}}" if cell.bold else text for cell, text in zip(row, texts, strict=True))
-        body.append(" & ".join(marked) + r" \\")
-    if table.long:
-        top = [
-            rf"\begin{{longtable}}{{{table.sides}}}",
-            rf"\caption{{{caption}}} \\",
-            *head,
-            r"\endhead",
-            r"\bottomrule",
-        ]
-        return "\n".join([*top, r"\endlastfoot", *body, r"\end{longtable}", ""])
-    fit = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
-    top = [r"\begin{table}", r"\centering", rf"\caption{{{caption}}}", fit, rf"\begin{{tabular}}{{{table.sides}}}"]
-    return "\n".join([*top, *head, *body, r"\bottomrule", r"\end{tabular}}", r"\end{table}", ""])
-
-
-def escape_latex(text: str) -> str:
-    """Text that LaTeX prints as it stands."""
-    return text.translate(LATEX)
-
-
-def _escape_markdown(text: str) -> str:
-    return text.translate(MARKDOWN)
-
-
-def _join_markdown(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _write(stem: Path, tables: list[Table], numbers: pd.DataFrame) -> list[Path]:

@@ -22,7 +22,8 @@ LAYERS = (
 )
 LAYER_OF = {part: number for number, parts in enumerate(LAYERS) for part in parts}
 PRETRAIN_MAY_USE = LAYERS[0] | {"data", "models", "training", "results"}
-ANALYSIS_MAY_USE = {"types", "errors", "results"}
+# Paired differences need two models' outcomes, which meet only here: metrics are pure NumPy, so no torch comes along.
+ANALYSIS_MAY_USE = {"types", "errors", "results", "metrics"}
 WITHOUT_TORCH = ("pixmim_eval.metrics", "pixmim_eval.results", "pixmim_eval.types", "pixmim_eval.errors", "analysis")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -43,6 +44,19 @@ def test_models_under_different_protocols_are_split(change: str, make_model: Row
     other = ";".join(sorted([*parts, change]))
     rows = make_model(0.9) + make_model(0.8, model="other", weights_digest="bb", protocol=other)
     assert list_labels(as_frame(rows)) == [["mae-small"], ["other"]]
+
+
+def test_how_corrupted_images_were_made_is_the_datas_not_the_clean_images(make_row: Callable, as_frame: Frame) -> None:
+    clean = make_row("clean", 0.9)
+    made = f"{GENERATED};frost=crystals;stored=jpeg-85;transform=ready-64"
+    rows = [clean, *(make_row(f"fog/{severity}", 0.5, protocol=made) for severity in range(1, 6))]
+    (group,) = split_groups(as_frame(rows), "robustness")
+    assert (group.protocol["frost"], group.protocol["stored"]) == ("crystals", "jpeg-85")
+    for old, new in (("crystals", "photographs"), ("jpeg-85", "lossless"), ("generated", "files")):
+        other = [
+            replace(row, model="other", weights_digest="b", protocol=row.protocol.replace(old, new)) for row in rows
+        ]
+        assert list_labels(as_frame([*rows, *other])) in ([["mae-small", "other"]] * 2, [["mae-small"], ["other"]])
 
 
 @pytest.mark.parametrize("change", [{"dataset_digest": "ffff"}, {"subset": "spread-100"}])

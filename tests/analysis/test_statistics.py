@@ -8,8 +8,9 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
+from analysis.columns import MEAN_INTERVAL, ROW_INTERVAL, Column
 from analysis.groups import split_groups
-from analysis.statistics import Column, Robustness, summarise_robustness, tabulate
+from analysis.statistics import Robustness, summarise_robustness, tabulate
 from pixmim_eval.errors import InputError
 from pixmim_eval.types import Estimate, ResultRow
 
@@ -142,3 +143,68 @@ def test_ten_thousand_rows_are_no_problem(make_model: Rows, summarise: Callable)
     rows = [row for m in range(8) for row in make_model(0.9, names, model=f"model-{m}", weights_digest=f"{m}")]
     assert len(rows) > 10_000
     assert len(summarise(rows).corruptions) == 250
+
+
+def test_groups_have_the_summarys_own_interval_where_every_model_has_it(
+    make_row: Callable, summarise: Callable
+) -> None:
+    names = ("gaussian_noise", "shot_noise", "impulse_noise", "fog")
+    rows = [make_row(f"{name}/{severity}", 0.5) for name in names for severity in range(1, 6)]
+    exact = make_row("summary", 0.5, metric="mean_error_noise", low=0.48, high=0.53)
+    noise, weather = summarise([*rows, exact]).families
+    assert noise.estimates == (Estimate(0.5, 0.47, 0.52, 1024),)  # an accuracy: bounds change places
+    assert (noise.interval, noise.parts) == (ROW_INTERVAL, 3)
+    assert weather.interval == MEAN_INTERVAL
+    second = [replace(row, model="other", weights_digest="b") for row in rows]
+    noise, _ = summarise([*rows, exact, *second]).families
+    assert noise.interval == MEAN_INTERVAL  # one column, one kind of interval
+    assert noise.estimates[0] is not None and noise.estimates[0].low < 0.47
+
+
+def test_only_the_published_fifteen_are_called_mce(make_row: Callable, summarise: Callable) -> None:
+    metrics = ("mce_6", "mce_15", "relative_mce_15", "mean_error_19", "mean_error_15", "mce_15_full1000", "mce_19")
+    rows = [make_row("summary", 0.5, metric=metric, unit="ratio") for metric in metrics]
+    robustness = summarise([*rows, make_row("clean", 0.9), make_row("fog/1", 0.5)])
+    names = [column.name for column in robustness.errors]
+    assert names == ["mean_error_15", "mean_error_19", "mce_15", "mce_15_full1000", "relative_mce_15"]
+    assert all(column.lower_is_better for column in robustness.errors)
+    assert [column.name for column in robustness.means] == ["mean_error_15", "mean_error_19"]
+
+
+def test_calibration_is_of_the_classes_that_accuracy_is_of(make_row: Callable, summarise: Callable) -> None:
+    rows = [make_row("clean", 0.9, metric=metric) for metric in ("top1_masked9", "top1_full1000")]
+    rows += [make_row("clean", level, metric=f"ece_{end}") for level, end in ((0.1, "full1000"), (0.2, "masked9"))]
+    calibration = summarise(rows).calibration
+    assert calibration is not None and calibration.lower_is_better
+    assert (calibration.metric, calibration.estimates[0].value, calibration.chance) == ("ece_masked9", 0.2, None)
+
+
+def test_a_variants_fair_baseline_is_clean_images_of_its_classes(make_row: Callable, summarise: Callable) -> None:
+    plain = "head=own;label_space=imagenet-1k;source=files"
+    masked = "head=own;label_space=wordnet-200-of-imagenet-1k;source=files"
+    rows = [make_row("clean", 0.8, protocol=plain), make_row("imagenet-sketch", 0.3, protocol=plain)]
+    assert summarise(rows).fair_baselines == {}  # the same classes as the clean images beside it
+    rows += [
+        make_row("imagenet-a", value, metric=metric, protocol=masked)
+        for metric, value in (("top1_masked200", 0.1), ("clean_top1_masked200", 0.93), ("clean_top1_full1000", 0.85))
+    ]
+    rows.append(make_row("imagenet-r", 0.4, metric="top1_masked200", protocol=masked))
+    robustness = summarise(rows)
+    assert [column.name for column in robustness.variants] == ["imagenet-a", "imagenet-r", "imagenet-sketch"]
+    values = {name: column.estimates[0].value for name, column in robustness.fair_baselines.items()}
+    assert values == {"imagenet-a": 0.93, "imagenet-sketch": 0.8}
+    assert robustness.baselines[1] is None  # nothing tells it: other classes than the clean images
+
+
+def test_a_groups_curve_is_the_mean_of_its_corruptions_at_each_severity(
+    make_row: Callable, summarise: Callable
+) -> None:
+    rows = [make_row("clean", 0.9, low=0.8, high=1.0)]
+    rows += [make_row(f"fog/{s}", 0.1 * s, low=0.1 * s - 0.02, high=0.1 * s + 0.04) for s in range(1, 6)]
+    rows += [make_row(f"snow/{s}", 0.2 * s - 0.1, low=0.2 * s - 0.16, high=0.2 * s - 0.1) for s in range(1, 5)]
+    curve = summarise(rows).family_curves["weather"]
+    assert curve[0].estimates == (Estimate(0.9, 0.8, 1.0, 1024),)
+    third = curve[3].estimates[0]
+    assert third is not None
+    assert (third.value, third.low, third.high) == pytest.approx((0.4, 0.36, 0.42))
+    assert curve[5].estimates == (None,)

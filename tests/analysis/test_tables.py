@@ -11,10 +11,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from analysis.columns import CORRUPTION_GROUPS
+from analysis.formats import Cell, Table, escape_latex, to_latex, to_markdown
 from analysis.groups import split_groups
-from analysis.statistics import CORRUPTION_GROUPS, summarise_robustness
-from analysis.tables import Table, build_robustness, escape_latex, to_latex, to_markdown, write_tables
+from analysis.statistics import summarise_robustness
+from analysis.tables import build_robustness, write_tables
 from pixmim_eval.types import ResultRow
+from tests.analysis.rows import build_outcomes, frame_outcomes
 
 Rows = Callable[..., list[ResultRow]]
 Frame = Callable[[list[ResultRow]], pd.DataFrame]
@@ -132,3 +135,54 @@ def test_published_tables_name_source_and_confidence(example: list[ResultRow], a
     assert "| 68.0 |" in text  # with the digits of the source
     table = pd.read_csv(io.StringIO((tmp_path / "tables" / "published.csv").read_text()))
     assert table[["source", "confidence"]].notna().all().all()
+
+
+@pytest.fixture(scope="module")
+def two_runs() -> pd.DataFrame:
+    own = {"model": "pixmim-mae-b", "method": "pixmim-mae", "weights_digest": "b"}
+    models = (build_outcomes(0.78, stream=1, model="mae-b"), build_outcomes(0.84, stream=2, **own))
+    return frame_outcomes(*models)
+
+
+def test_a_whole_run_has_three_tables(two_runs: pd.DataFrame) -> None:
+    main, corruptions, variants = build_robustness(summarise_robustness(*split_groups(two_runs, "robustness")))
+    groups = tuple(f"{name} ({len(members)})" for name, members in CORRUPTION_GROUPS.items())
+    errors = ("mean_error_15", "mean_error_19", "mce_15", "relative_mce_15")
+    assert main.head == ("model", "clean", "ECE, clean", *groups, *errors)
+    row = two_runs[(two_runs["metric"] == "mce_15") & (two_runs["model"] == "mae-b")].iloc[0]
+    assert main.rows[0][10].text == f"{100 * row['value']:.1f} ± {50 * (row['high'] - row['low']):.1f}"
+    assert any(note.startswith("mce_15 and relative_mce_15: in per cent of AlexNet’s") for note in main.notes)
+    assert len(corruptions.rows) == 19
+    assert variants.head[1:3] == ("imagenet-a (masked200)", "clean, classes of imagenet-a (masked200)")
+    row = two_runs[(two_runs["metric"] == "clean_top1_masked200") & (two_runs["condition"] == "imagenet-a")].iloc[0]
+    assert variants.rows[0][2].text.startswith(f"{100 * row['value']:.1f} ± ")
+
+
+def test_differences_are_printed_with_interval_p_and_verdict(two_runs: pd.DataFrame, tmp_path: Path) -> None:
+    names = {path.name for path in write_tables(two_runs, tmp_path)}
+    assert {f"robustness-differences.{ending}" for ending in ("md", "csv", "tex")} <= names
+    table = pd.read_csv(tmp_path / "tables" / "robustness-differences.csv").set_index("condition")
+    assert len(table) == 1 + 5 + 2 + 4
+    assert set(table["first_label"]) == {"mae-b"} and set(table["second_label"]) == {"pixmim-mae-b"}
+    assert table["mcnemar_p"].notna().sum() == 1 + 4
+    separable = (table["low"] > 0) | (table["high"] < 0)
+    assert (table["separable"] == "yes").tolist() == separable.tolist() and 0 < separable.sum() < len(table)
+    text = (tmp_path / "tables" / "robustness-differences.md").read_text()
+    found = table.loc["mean_error_15"]
+    value, low, high = (f"{100 * found[name]:+.1f}".replace("-", "−") for name in ("value", "low", "high"))
+    line = next(line for line in text.splitlines() if "all 15 corruptions" in line)
+    assert f"{value} \\[{low}, {high}\\]" in line and line.endswith("| 1,000 | yes |")
+    assert any("imagenet-a (masked200)" in line for line in text.splitlines())
+
+
+def test_rows_without_outcomes_have_no_differences(make_model: Rows, as_frame: Frame, tmp_path: Path) -> None:
+    rows = make_model(0.9) + make_model(0.8, model="other", weights_digest="b")
+    assert not [path for path in write_tables(as_frame(rows), tmp_path) if "differences" in path.name]
+
+
+def test_a_hostile_name_stays_in_its_cell() -> None:
+    name = "_$x$ | <b> & `y`\n# \\frac"
+    table = Table("t", ("model",), ((Cell(name),),), "l", ())
+    row = next(line for line in to_markdown(table).splitlines() if "frac" in line)
+    assert row == r"| \_\$x\$ \| \<b> \& \`y\` \# \\frac |"
+    assert r"\_\$x\$ | $<$b$>$ \& `y` \# \textbackslash{}frac \\" in to_latex(table).splitlines()
