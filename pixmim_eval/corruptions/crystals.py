@@ -66,24 +66,24 @@ _FEATHERS = Window(
     quantiles=(-2.1, -1.82, -1.47, -1.23, -0.74, -0.1, 0.63, 1.38, 1.85, 2.65, 3.05),
     power=(16, 13.7, 15.1, 13.5, 12.2, 11, 9.7, 8.4, 7.1, 6.1),
 )  # fmt: skip
-_WINDOWS = (_SILK, _PLATES, _PLATES, _STARS, _FEATHERS)
-
 _HEIGHT, _WIDTH = 400, 600
 
 
 def grow_crystals() -> tuple[Tensor, ...]:
-    """Five windows of frost, uint8 [3, 400, 600] each, always the same.
+    """Five windows of frost, uint8 [3, 400, 600] each, always the same; the second is the third, as it is published.
 
     Source: our own. Spines with side branches are drawn and lit from one side; then spectrum and distribution of light
         and dark are made those of a published photograph.
     """
-    return tuple(_freeze(window, torch.Generator().manual_seed(number)) for number, window in enumerate(_WINDOWS))
+    silk, plates, stars, feathers = map(_freeze, (_SILK, _PLATES, _STARS, _FEATHERS))
+    return silk, plates, plates, stars, feathers
 
 
-def _freeze(window: Window, generator: torch.Generator) -> Tensor:
+def _freeze(window: Window) -> Tensor:
+    generator = torch.Generator().manual_seed(window.count)
     light = _draw_branches(window, generator)
     tint = torch.randn(_HEIGHT, _WIDTH, dtype=torch.float64, generator=generator)
-    for _ in range(3):  # each of the two spoils the other a little
+    for _ in range(2):  # each of the two spoils the other a little
         light = _set_distribution(_set_power(light, window.power), window.quantiles)
     tint = _set_power(tint, tuple(-2.3 * math.log2(f) for f in _FREQUENCIES))
     tint = (tint - tint.mean()) / tint.std()

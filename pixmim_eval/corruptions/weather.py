@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pixmim_eval.corruptions.motion import blur_along
@@ -59,12 +60,13 @@ def snow(images: Tensor, parameters: tuple[float, ...], generators: Iterator[tor
     """Whitens the image and lets flakes fall on it, once from above and once turned by 180 degrees.
 
     Source: Hendrycks and Dietterich, ICLR 2019, section 4.1; hendrycks/robustness `snow`, whose motion blur is
-        ImageMagick's. Images that are not square are zoomed along each side by itself.
+        ImageMagick's: rounded to bytes, as it was when the published set was made (since October 2019 ImageMagick
+        truncates). Images that are not square are zoomed along each side by itself.
     """
     location, deviation, factor, threshold, radius, blur_deviation, kept = parameters
     flakes, angles = _draw_flakes(images, factor, generators)
     levels = _zoom(flakes.double().mul_(deviation).add_(location), images.shape[-2:], factor)
-    levels = levels.masked_fill_(levels < threshold, 0).clamp_(0, 1).mul_(255).to(torch.int16).float()
+    levels = F.threshold(levels, threshold, 0).clamp_(max=1).mul_(255).floor_().float()
     fallen = blur_along(levels[:, None], int(radius), blur_deviation, angles).round_()
     clear = images.float()
     red, green, blue = clear.unbind(1)
