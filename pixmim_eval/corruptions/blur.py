@@ -28,6 +28,7 @@ GAUSSIAN_BLUR = {
     "cifar-c": (0.4, 0.6, 0.7, 0.8, 1),
 }
 
+_DISK_GRID = 8  # pixels from the middle of the grid, or the radius where that is larger
 _DISK_BITS = 32  # a byte, these and the error of a float64 Fourier transform: 53
 # Weights of a narrow Gaussian: along rows they and a byte fill float32, so that flat images stay what they are.
 _NARROW_BITS, _NARROW = 16, 6  # and how far from the middle it may reach, in pixels
@@ -45,14 +46,10 @@ def defocus_blur(images: Tensor, parameters: tuple[float, float], _: Iterator[to
         disks of radius 8 and 10 add up to 1.013 and 1.011, there and here: their rim reaches the edge of the kernel's
         grid, where smoothing mirrors it.
     """
-    radius = len(_disk_kernel(*parameters)) // 2
-    height, width = images.shape[-2:]
-    padded = _mirror(images, radius)
-    size = (_fast_length(height + 2 * radius), _fast_length(width + 2 * radius))
-    spectrum = torch.fft.rfft2(padded.double(), s=size).mul_(_transform_disk(parameters, size, images.device))
-    lines = torch.fft.ifft(spectrum, dim=2)[:, :, radius : radius + height]
-    sums = torch.fft.irfft(lines, n=size[1], dim=3)[..., radius : radius + width]
-    return truncate(sums.round().mul_(2.0**-_DISK_BITS), tie=2.0**-16)
+    radius, deviation = parameters
+    if radius + 1 <= _DISK_GRID:  # the smoothed rim does not reach the edge of the grid
+        return _average_disk(images, radius, deviation)
+    return _convolve_disk(images, parameters)
 
 
 def gaussian_blur(images: Tensor, deviation: float, _: Iterator[torch.Generator]) -> Tensor:
@@ -118,20 +115,26 @@ def _spread(weights: np.ndarray, size: int, border: str) -> Tensor:
 
 
 def _smooth_narrow(levels: Tensor, deviation: float) -> Tensor:
-    weights = (_whole_weights(deviation, _NARROW_BITS) * 2.0**-_NARROW_BITS).tolist()
-    return _add_taps(_add_taps(levels.float(), 3, weights), 2, weights)
-
-
-def _add_taps(levels: Tensor, dimension: int, weights: list[float]) -> Tensor:
-    """Levels [B, C, H, W] filtered along one dimension with symmetric weights."""
-    size, radius = levels.shape[dimension], len(weights) // 2
-    before, after = levels.narrow(dimension, 0, 1), levels.narrow(dimension, size - 1, 1)
-    padded = torch.cat((*[before] * radius, levels, *[after] * radius), dimension)
-    total = levels * weights[radius]
-    for step in range(1, radius + 1):
-        pair = padded.narrow(dimension, radius - step, size) + padded.narrow(dimension, radius + step, size)
-        total += pair.mul_(weights[radius + step])  # add_ with alpha would round once or twice, as it pleases
+    middle, *others = (_whole_weights(deviation, _NARROW_BITS) * 2.0**-_NARROW_BITS)[_cut_off(deviation) :].tolist()
+    levels = levels.float()
+    total = levels * middle
+    for (before, after), weight in zip(_neighbours(levels, 3, len(others)), others, strict=True):
+        total.add_(before, alpha=weight).add_(after, alpha=weight)
+    levels, total = total, total * middle
+    for (before, after), weight in zip(_neighbours(levels, 2, len(others)), others, strict=True):
+        total += (before + after).mul_(
+            weight
+        )  # rounded twice; add_ with alpha would round once or twice, as it pleases
     return total
+
+
+def _neighbours(levels: Tensor, dimension: int, radius: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Levels [B, C, H, W] from 1, 2, … radius pixels before and after; the edge is repeated."""
+    size = levels.shape[dimension]
+    first, last = levels.narrow(dimension, 0, 1), levels.narrow(dimension, size - 1, 1)
+    padded = torch.cat((*[first] * radius, levels, *[last] * radius), dimension)
+    for step in range(1, radius + 1):
+        yield padded.narrow(dimension, radius - step, size), padded.narrow(dimension, radius + step, size)
 
 
 def _apply_band(levels: Tensor, dimension: int, deviation: float, bits: int) -> Tensor:
@@ -164,9 +167,43 @@ def _cut_off(deviation: float) -> int:
     return int(4 * deviation + 0.5)
 
 
+def _average_disk(images: Tensor, radius: float, deviation: float) -> Tensor:
+    """Whole pixels of the disk, added up row by row in the order of the rows' widths, and then smoothed."""
+    reach = int(radius)
+    widths = [int((radius**2 - row**2) ** 0.5) for row in range(-reach, reach + 1)]
+    height, width = images.shape[2] + 2, images.shape[3] + 2  # smoothing needs one pixel more on each side
+    padded = _mirror(images, reach + 1).to(torch.int16)  # at most 113 pixels: their sum is below 2^15
+    run = padded.narrow(3, reach, width)
+    total = torch.zeros_like(run[:, :, :height])
+    for extent in range(reach + 1):
+        if extent:
+            run = run + padded.narrow(3, reach - extent, width) + padded.narrow(3, reach + extent, width)
+        for row, half in enumerate(widths):
+            if half == extent:
+                total += run.narrow(2, row, height)
+    side, middle, _ = _gaussian_weights(1, deviation).tolist()
+    area = len(widths) + 2 * sum(widths)
+    smoothed = total.float().mul_(1 / area)
+    for dimension, size in ((2, height - 2), (3, width - 2)):
+        around = smoothed.narrow(dimension, 0, size) + smoothed.narrow(dimension, 2, size)
+        smoothed = smoothed.narrow(dimension, 1, size).mul(middle).add_(around.mul_(side))
+    return truncate(smoothed, tie=SMOOTH_TIE)
+
+
+def _convolve_disk(images: Tensor, parameters: tuple[float, float]) -> Tensor:
+    radius = len(_disk_kernel(*parameters)) // 2
+    height, width = images.shape[-2:]
+    padded = _mirror(images, radius)
+    size = (_fast_length(height + 2 * radius), _fast_length(width + 2 * radius))
+    spectrum = torch.fft.rfft2(padded.double(), s=size).mul_(_transform_disk(parameters, size, images.device))
+    lines = torch.fft.ifft(spectrum, dim=2)[:, :, radius : radius + height]
+    sums = torch.fft.irfft(lines, n=size[1], dim=3)[..., radius : radius + width]
+    return truncate(sums.round().mul_(2.0**-_DISK_BITS), tie=2.0**-16)
+
+
 @cache
 def _disk_kernel(radius: float, deviation: float) -> np.ndarray:
-    extent, smoothing = (8, 1) if radius <= 8 else (int(radius), 2)
+    extent, smoothing = (_DISK_GRID, 1) if radius <= _DISK_GRID else (int(radius), 2)
     offsets = np.arange(-extent, extent + 1)
     disk = (offsets[:, None] ** 2 + offsets**2 <= radius**2).astype(np.float64)
     disk /= disk.sum()

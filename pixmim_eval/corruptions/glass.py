@@ -29,13 +29,17 @@ def glass_blur(images: Tensor, parameters: tuple[float, int, int], generators: I
     height, width = images.shape[-2:]
     levels = smooth(images, deviation).add_(SMOOTH_TIE).floor_()
     for image, generator in zip(levels, generators, strict=False):  # the other generators are for later images
-        sources = torch.arange(height * width, dtype=torch.int32, device=images.device)
-        for _ in range(rounds):
-            moves = draw_moves(height, width, reach, generator)
-            sources = sources.index_select(0, follow_copies(moves, height, width, reach))
+        sources = draw_sources(height, width, reach, generator)
+        for _ in range(rounds - 1):
+            sources = sources.index_select(0, draw_sources(height, width, reach, generator))
         for channel in image:  # one line at a time is gathered four times as fast as three
             channel.copy_(channel.flatten().index_select(0, sources).view_as(channel))
     return truncate(smooth(levels, deviation), tie=SMOOTH_TIE)
+
+
+def draw_sources(height: int, width: int, reach: int, generator: torch.Generator) -> Tensor:
+    """One round of moves, drawn and followed: see `draw_moves` and `follow_copies`."""
+    return follow_copies(draw_moves(height, width, reach, generator), height, width, reach)
 
 
 def draw_moves(height: int, width: int, reach: int, generator: torch.Generator) -> Tensor:
@@ -73,17 +77,15 @@ def follow_copies(moves: Tensor, height: int, width: int, reach: int) -> Tensor:
     Returns:
         int32 [height * width], positions in the flattened image.
     """
-    source = torch.arange(height * width, dtype=torch.int32, device=moves.device).view(height, width)
-    visited = (slice(reach + 1, reach + 1 + moves.shape[0]), slice(reach + 1, reach + 1 + moves.shape[1]))
+    source = torch.arange(height * width, dtype=torch.int32, device=moves.device)
     pointer = source.clone()
-    pointer[visited] += moves.clamp(min=0)
-    source[visited] += moves
-    pointer, source = pointer.flatten(), source.flatten()
+    visited = (slice(reach + 1, reach + 1 + moves.shape[0]), slice(reach + 1, reach + 1 + moves.shape[1]))
+    source.view(height, width)[visited] += moves
     if reach > 1:  # with a reach of 1 all copies are from earlier pixels
-        while True:
-            farther = pointer.index_select(0, pointer)
-            if torch.equal(farther, pointer):
-                break
+        pointer.view(height, width)[visited] += moves.clamp(min=0)
+        for _ in range(4):  # enough for chains of 16, which are rare
+            pointer = pointer.index_select(0, pointer)
+        while not torch.equal(farther := pointer.index_select(0, pointer), pointer):
             pointer = farther
         source = source.index_select(0, pointer)
     return source
