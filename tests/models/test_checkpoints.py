@@ -12,7 +12,7 @@ import torch
 
 from pixmim_eval.errors import InputError
 from pixmim_eval.models.checkpoints import load, ours
-from pixmim_eval.models.checkpoints.checkpoint import infer_heads
+from pixmim_eval.models.checkpoints.building import Geometry, infer_heads
 from pixmim_eval.models.checkpoints.reading import digest_tensors, find_tensors, read_checkpoint
 from pixmim_eval.models.vit import Architecture
 from tests.references.mae import ReferenceMAE
@@ -52,7 +52,8 @@ def test_published_sizes_need_no_architecture(tmp_path: Path) -> None:
         shapes = ReferenceMAE(32, 16, 192, 12, 3, 32, 1, 2).state_dict()
     weights = {key: torch.zeros(value.shape) for key, value in shapes.items()}
     assert load(save_official(tmp_path / "ti16.pth", weights)).architecture == Architecture(16, 192, 12, 3)
-    assert [infer_heads(*size) for size in ((768, 12), (1024, 24), (1280, 32), (48, 3))] == [12, 16, 16, None]
+    sizes = [((768,), (12,)), ((1024,), (24,)), ((1280,), (32,)), ((256, 384, 768), (2, 2, 11)), ((48,), (3,))]
+    assert [infer_heads(Geometry((16,), *size, 14, True)) for size in sizes] == [12, 16, 16, 12, None]
 
 
 def test_our_checkpoints_come_back_whole(tmp_path: Path, tensors: dict[str, torch.Tensor]) -> None:

@@ -21,10 +21,12 @@ from pixmim_eval.errors import InputError
 from pixmim_eval.models.catalog import load_models
 from pixmim_eval.models.checkpoints import load, ours
 from pixmim_eval.models.checkpoints.checkpoint import Checkpoint
+from pixmim_eval.models.convvit import ConvArchitecture, ConvVisionTransformer
 from pixmim_eval.models.vit import Architecture, interpolate_positions
 from tests.references.mae import ReferenceMAE
 
 TINY = Architecture(patch=8, dim=48, depth=3, heads=3)
+TINY_CONV = ConvArchitecture(strides=(4, 2, 2), dims=(16, 24, 48), depths=(1, 2, 2), heads=3)
 SIZE, CLASSES = 64, 10
 Tensors = dict[str, Tensor]
 
@@ -157,6 +159,54 @@ def test_attention_without_key_bias_gets_zeros_for_it(tmp_path: Path, reference:
     assert checkpoint.format == "lsmae"
     torch.testing.assert_close(checkpoint.encoder(images), encode(reference, images), rtol=0, atol=1e-5)
     assert count_uses(checkpoint) == {"used": len(apart) - 10, "renamed": 10}
+
+
+# --- ConvMAE ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_golden_convmae_file_gives_the_public_tokens_and_latent(shared_data: Path) -> None:
+    checkpoint = load(shared_data / "golden" / "convmae_tiny.pth", arch=TINY_CONV)
+    assert (checkpoint.format, checkpoint.method, checkpoint.epoch, checkpoint.image_size) == (
+        *("convmae", "convmae"),
+        *(8, 224),
+    )
+    with np.load(shared_data / "golden" / "convmae_expected.npz") as golden:
+        images = torch.from_numpy(golden["images"]).float()
+        visible = torch.from_numpy(golden["noise"]).argsort(dim=1)[:, :49]
+        tokens = checkpoint.encoder.tokens(images)
+        np.testing.assert_allclose(tokens.patches, golden["tokens_after_norm"], rtol=0, atol=1e-4)
+        np.testing.assert_allclose(checkpoint.encoder(images, visible), golden["latent"], rtol=0, atol=1e-4)
+
+
+def test_a_convvit_comes_back_from_our_own_file_and_from_a_fine_tuned_one(tmp_path: Path) -> None:
+    network = randomise(ConvVisionTransformer(SIZE, TINY_CONV, fusion=True))
+    images = torch.randn(1, 3, SIZE, SIZE)
+    settings = {"architecture": TINY_CONV, "image_size": SIZE, "method": "convmae", "epoch": 1, "recipe": {}}
+    ours.write(tmp_path / "x.safetensors", network.state_dict(), **settings)  # type: ignore[arg-type]
+    checkpoint = load(tmp_path / "x.safetensors")
+    assert checkpoint.architecture == TINY_CONV
+    assert torch.equal(checkpoint.encoder.tokens(images).patches, network.tokens(images).patches)
+    tuned = {key: value for key, value in network.state_dict().items() if not re.match("norm|stage", key)}
+    tuned |= {"fc_norm.weight": torch.rand(48), "fc_norm.bias": torch.rand(48)}
+    tuned |= {"head.weight": torch.rand(CLASSES, 48), "head.bias": torch.rand(CLASSES)}
+    checkpoint = load(save(tmp_path / "x.pth", {"model": tuned}), arch=TINY_CONV)
+    network.norm = nn.Identity()
+    pooled = network.tokens(images).patches.mean(dim=1)
+    normed = nn.functional.layer_norm(pooled, (48,), tuned["fc_norm.weight"], tuned["fc_norm.bias"], 1e-6)
+    assert checkpoint.classifier is not None
+    logits = checkpoint.classifier(checkpoint.encoder.tokens(images))
+    torch.testing.assert_close(logits, normed @ tuned["head.weight"].T + tuned["head.bias"], rtol=0, atol=1e-5)
+
+
+def test_a_convvit_is_no_vit(tmp_path: Path, tensors: Tensors) -> None:
+    state = ConvVisionTransformer(SIZE, TINY_CONV).state_dict()
+    path = save(tmp_path / "x.pth", {"model": state})
+    with pytest.raises(InputError, match=r"found patch 16, width 16/24/48, depth 1/2/2"):
+        load(path, arch=TINY)
+    with pytest.raises(InputError, match="keys do not tell the number of heads"):
+        load(path)
+    with pytest.raises(InputError, match=r"expected ConvArchitecture.* found patch 8, width 48, depth 3"):
+        load(save(path, {"model": tensors}), arch=TINY_CONV)
 
 
 # --- mmselfsup, mmpretrain, mmcls -------------------------------------------------------------------------------------

@@ -19,9 +19,11 @@ from pixmim_eval.models.checkpoints import (
     timm_vit,
     transformers_vit,
 )
-from pixmim_eval.models.checkpoints.checkpoint import Checkpoint, Contents, Source, build
+from pixmim_eval.models.checkpoints.building import ALL_ARCHITECTURES, build
+from pixmim_eval.models.checkpoints.checkpoint import Checkpoint, Contents, Source
 from pixmim_eval.models.checkpoints.reading import find_tensors, find_wrapper, read_checkpoint
-from pixmim_eval.models.vit import ARCHITECTURES, Architecture
+from pixmim_eval.models.convvit import ConvArchitecture
+from pixmim_eval.models.vit import Architecture
 
 __all__ = ["Checkpoint", "load", "open_source"]
 
@@ -38,13 +40,15 @@ FORMATS: dict[str, ModuleType] = {  # the first that recognises the keys is take
 }
 
 
-def load(path: str | Path, arch: str | Architecture | None = None, image_size: int | None = None) -> Checkpoint:
+def load(
+    path: str | Path, arch: str | Architecture | ConvArchitecture | None = None, image_size: int | None = None
+) -> Checkpoint:
     """Open a checkpoint; nothing that the file brings along is executed.
 
     Args:
         path: safetensors, or a file of torch.save.
-        arch: expected architecture, a name of `ARCHITECTURES` or its numbers; needed where the file does not tell
-            (the number of heads of a ViT of no published size), checked wherever it is given.
+        arch: expected architecture, a name of `ALL_ARCHITECTURES` or its numbers; needed where the file does not tell
+            (the number of heads of no published size), checked wherever it is given.
         image_size: pixels a side, where it shall differ from the file's; positions are interpolated, see
             vit.interpolate_positions.
 
@@ -55,15 +59,15 @@ def load(path: str | Path, arch: str | Architecture | None = None, image_size: i
         InputError: absent, truncated or foreign file, code in the file, unknown format or keys, another architecture.
     """
     if isinstance(arch, str):
-        if arch not in ARCHITECTURES:
+        if arch not in ALL_ARCHITECTURES:
             raise InputError(
                 "architecture",
-                expected=f"one of {', '.join(ARCHITECTURES)}",
+                expected=f"one of {', '.join(ALL_ARCHITECTURES)}",
                 found=repr(arch),
                 where="arch",
-                fix="Take one of these, or give an Architecture.",
+                fix="Take one of these, or give its numbers.",
             )
-        arch = ARCHITECTURES[arch]
+        arch = ALL_ARCHITECTURES[arch]
     name, source, contents = open_source(Path(path))
     return build(name, source, contents, arch, image_size)
 

@@ -10,20 +10,9 @@ from pixmim_eval.models.checkpoints.checkpoint import (
     infer_decoder_heads,
     name_method,
 )
-from pixmim_eval.models.checkpoints.keys import BLOCK, DECODER, Names, same_names, translate
+from pixmim_eval.models.checkpoints.keys import CONVVIT, DECODER, Names, same_names, translate
 
 LAYOUT = "the official ConvMAE code"
-FUSION = ("stage1_output_decode.@", "stage2_output_decode.@")  # of stages 1 and 2 into the last norm, in pretraining
-_CONVOLUTIONS = ("norm1.@", "conv1.@", "attn.@", "conv2.@", "norm2.@", "mlp.fc1.@", "mlp.fc2.@")
-CONVVIT = (
-    "pos_embed",
-    *(f"patch_embed{stage}.{part}.@" for stage in (1, 2, 3) for part in ("proj", "norm")),
-    "patch_embed4.@",
-    *(f"blocks{stage}.#.{key}" for stage in (1, 2) for key in _CONVOLUTIONS),
-    *(f"blocks3.#.{key}" for key in BLOCK),
-    *FUSION,
-    "norm.@",
-)
 NAMES = Names(same_names(CONVVIT, DECODER, ["fc_norm.@", "head.@"]))
 
 

@@ -16,7 +16,8 @@ from torch import Tensor
 from pixmim_eval.errors import InputError
 from pixmim_eval.files import write_atomic
 from pixmim_eval.models.checkpoints import detectron2_vit, mmpretrain, open_source, timm_vit, transformers_vit
-from pixmim_eval.models.checkpoints.checkpoint import Contents, Source, infer_heads, measure_geometry, split_parts
+from pixmim_eval.models.checkpoints.building import count_blocks, infer_heads, measure_geometry
+from pixmim_eval.models.checkpoints.checkpoint import Contents, Source, split_parts
 from pixmim_eval.models.checkpoints.keys import KeyUse, Names
 
 
@@ -131,7 +132,7 @@ def _describe_to_transformers(source: Source, contents: Contents, *, has_classif
     encoder, decoder, classifier = split_parts(contents.tensors)
     geometry = measure_geometry(encoder, source.path)
     heads = contents.architecture.heads if contents.architecture else contents.heads
-    heads = heads or infer_heads(geometry.dim, geometry.depth)
+    heads = heads or infer_heads(geometry)
     if heads is None or (decoder and contents.decoder_heads is None) or "norm.weight" not in encoder:
         raise InputError(
             "export",
@@ -143,15 +144,15 @@ def _describe_to_transformers(source: Source, contents: Contents, *, has_classif
     config: dict[str, Any] = {
         "architectures": ["ViTMAEForPreTraining" if decoder else "ViTMAEModel"],
         "model_type": "vit_mae",
-        "hidden_size": geometry.dim,
-        "num_hidden_layers": geometry.depth,
+        "hidden_size": geometry.dims[0],
+        "num_hidden_layers": geometry.depths[0],
         "num_attention_heads": heads,
         "intermediate_size": encoder["blocks.0.mlp.fc1.weight"].shape[0],
         "hidden_act": "gelu",
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
         "layer_norm_eps": contents.epsilon,
-        "image_size": geometry.side * geometry.patch,
+        "image_size": geometry.image_size,
         "patch_size": geometry.patch,
         "num_channels": 3,
         "qkv_bias": True,
@@ -159,7 +160,7 @@ def _describe_to_transformers(source: Source, contents: Contents, *, has_classif
     if decoder:
         config |= {
             "decoder_hidden_size": decoder["mask_token"].shape[-1],
-            "decoder_num_hidden_layers": len({key.split(".")[1] for key in decoder if "_blocks." in key}),
+            "decoder_num_hidden_layers": count_blocks(decoder, "decoder_blocks."),
             "decoder_num_attention_heads": contents.decoder_heads,
             "decoder_intermediate_size": decoder["decoder_blocks.0.mlp.fc1.weight"].shape[0],
             "mask_ratio": source.content.get("recipe", {}).get("mask_ratio", 0.75),

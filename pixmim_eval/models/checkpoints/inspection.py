@@ -13,14 +13,9 @@ from typing import Any
 from torch import Tensor
 
 from pixmim_eval.models.checkpoints import open_source
-from pixmim_eval.models.checkpoints.checkpoint import (
-    Contents,
-    follow_sincos,
-    infer_heads,
-    measure_geometry,
-    split_parts,
-)
-from pixmim_eval.models.checkpoints.keys import DECODER, LAYER_SCALE, VIT, KeyUse
+from pixmim_eval.models.checkpoints.building import count_blocks, infer_heads, measure_geometry
+from pixmim_eval.models.checkpoints.checkpoint import Contents, follow_sincos, split_parts
+from pixmim_eval.models.checkpoints.keys import CONVVIT, DECODER, FUSION, LAYER_SCALE, VIT, KeyUse
 from pixmim_eval.models.checkpoints.reading import digest_tensors
 
 _BESIDE = {
@@ -92,18 +87,18 @@ def inspect_checkpoint(path: str | Path) -> CheckpointReport:
     """
     name, source, contents = open_source(Path(path))
     encoder, decoder, classifier = split_parts(contents.tensors)
-    dims, depths, patch, side = _measure_stages(encoder, source.path)
+    geometry = measure_geometry(encoder, source.path)
     heads = contents.architecture.heads if contents.architecture else contents.heads
     return CheckpointReport(
         path=source.path,
         format=name,
         layout=contents.layout,
         method=contents.method,
-        dims=dims,
-        depths=depths,
-        patch=patch,
-        image_size=contents.image_size or side * patch,
-        heads=heads or infer_heads(dims[-1], depths[-1]),
+        dims=geometry.dims,
+        depths=geometry.depths,
+        patch=geometry.patch,
+        image_size=geometry.image_size,
+        heads=heads or infer_heads(geometry),
         positions="fixed sin-cos" if follow_sincos(encoder) > 0.9999 else "learned",
         layer_scale="blocks.0.ls1.gamma" in encoder,
         decoder=_describe_decoder(decoder, contents),
@@ -119,25 +114,10 @@ def inspect_checkpoint(path: str | Path) -> CheckpointReport:
     )
 
 
-def _measure_stages(encoder: Mapping[str, Tensor], where: Path) -> tuple[tuple[int, ...], tuple[int, ...], int, int]:
-    """(widths, depths, patch, patches a side) of a ViT, or of ConvMAE's three stages."""
-    if "patch_embed1.proj.weight" not in encoder:
-        geometry = measure_geometry(encoder, where)
-        return (geometry.dim,), (geometry.depth,), geometry.patch, geometry.side
-    kernels = [encoder[f"patch_embed{stage}.proj.weight"] for stage in (1, 2, 3)]
-    depths = tuple(_count_blocks(encoder, f"blocks{stage}.") for stage in (1, 2, 3))
-    patch = kernels[0].shape[-1] * kernels[1].shape[-1] * kernels[2].shape[-1]
-    return tuple(kernel.shape[0] for kernel in kernels), depths, patch, round(encoder["pos_embed"].shape[1] ** 0.5)
-
-
-def _count_blocks(tensors: Iterable[str], prefix: str) -> int:
-    return len({key.split(".")[1] for key in tensors if key.startswith(prefix)})
-
-
 def _describe_decoder(decoder: Mapping[str, Tensor], contents: Contents) -> tuple[int, int, int | None] | None:
     if "mask_token" not in decoder:
         return None
-    return decoder["mask_token"].shape[-1], _count_blocks(decoder, "decoder_blocks."), contents.decoder_heads
+    return decoder["mask_token"].shape[-1], count_blocks(decoder, "decoder_blocks."), contents.decoder_heads
 
 
 def _describe_classifier(classifier: Mapping[str, Tensor], *, has_class_token: bool) -> tuple[int, str, str] | None:
@@ -152,19 +132,16 @@ def list_missing(
     encoder: Mapping[str, Tensor], decoder: Mapping[str, Tensor], classifier: Mapping[str, Tensor]
 ) -> list[KeyUse]:
     """Keys that a whole pretraining or classification file would have, and why this one may lack them."""
-    missing = []
-    if "cls_token" in encoder or "patch_embed.proj.weight" in encoder:  # a ViT
-        after_pooling = "fc_norm.weight" in classifier
-        optional = {
-            *(LAYER_SCALE if "blocks.0.ls1.gamma" not in encoder else ()),
-            *(["norm.@"] if after_pooling else []),
-        }
-        wanted = [key for key in VIT if key not in optional]
-        missing += _list_absent(wanted, encoder, "blocks.", "the encoder needs it: the file is incomplete")
-        if after_pooling and "norm.weight" not in encoder:
-            missing.append(KeyUse("norm.@", "missing", "fine-tuned with mean pooling: fc_norm takes its place"))
+    after_pooling = "fc_norm.weight" in classifier
+    optional = {*FUSION, *(["norm.@"] if after_pooling else [])}
+    optional |= set(LAYER_SCALE) if "blocks.0.ls1.gamma" not in encoder else set()
+    names = CONVVIT if "patch_embed1.proj.weight" in encoder else VIT
+    wanted = [key for key in names if key not in optional]
+    missing = _list_absent(wanted, encoder, "the encoder needs it: the file is incomplete")
+    if after_pooling and "norm.weight" not in encoder:
+        missing.append(KeyUse("norm.@", "missing", "fine-tuned with mean pooling: fc_norm takes its place"))
     if decoder:
-        missing += _list_absent(DECODER, decoder, "decoder_blocks.", "the decoder needs it: the file is incomplete")
+        missing += _list_absent(DECODER, decoder, "the decoder needs it: the file is incomplete")
     else:
         missing.append(
             KeyUse("decoder_*, mask_token", "missing", "a file without decoder: nothing can be reconstructed")
@@ -174,9 +151,11 @@ def list_missing(
     return missing
 
 
-def _list_absent(wanted: Iterable[str], tensors: Mapping[str, Tensor], blocks: str, reason: str) -> list[KeyUse]:
-    numbers = range(_count_blocks(tensors, blocks))
-    names = [key.replace("#", str(block)) for key in wanted for block in (numbers if "#" in key else (0,))]
+def _list_absent(wanted: Iterable[str], tensors: Mapping[str, Tensor], reason: str) -> list[KeyUse]:
+    names = []
+    for key in wanted:
+        blocks, hole, _ = key.partition("#")
+        names += [key.replace("#", str(n)) for n in range(count_blocks(tensors, blocks))] if hole else [key]
     names = [name.replace("@", kind) for name in names for kind in (("weight", "bias") if "@" in name else ("",))]
     return [KeyUse(name, "missing", reason) for name in names if name not in tensors]
 

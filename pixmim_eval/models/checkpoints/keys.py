@@ -1,7 +1,8 @@
 """Key names of checkpoints: what each key of a file becomes here, and why others are left out.
 
-The names used here are those of the official MAE code (timm's, plus decoder_*): `VIT`, `DECODER`, `CLASSIFIER`. A
-format is a table of pairs (ours, theirs), read in both directions: opening a file and exporting to it.
+The names used here are those of the official MAE code (timm's, plus decoder_*) and of ConvMAE's: `VIT`, `CONVVIT`,
+`DECODER`, `CLASSIFIER`. A format is a table of pairs (ours, theirs), read in both directions: opening a file and
+exporting to it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,17 @@ from pixmim_eval.errors import InputError
 BLOCK = ("norm1.@", "attn.qkv.@", "attn.proj.@", "norm2.@", "mlp.fc1.@", "mlp.fc2.@")
 LAYER_SCALE = ("blocks.#.ls1.gamma", "blocks.#.ls2.gamma")
 VIT = ("cls_token", "pos_embed", "patch_embed.proj.@", *(f"blocks.#.{key}" for key in BLOCK), *LAYER_SCALE, "norm.@")
+FUSION = ("stage1_output_decode.@", "stage2_output_decode.@")  # of stages 1 and 2 into the last norm, in pretraining
+_CONVOLUTIONS = ("norm1.@", "conv1.@", "attn.@", "conv2.@", "norm2.@", "mlp.fc1.@", "mlp.fc2.@")
+CONVVIT = (
+    "pos_embed",
+    *(f"patch_embed{stage}.{part}.@" for stage in (1, 2, 3) for part in ("proj", "norm")),
+    "patch_embed4.@",
+    *(f"blocks{stage}.#.{key}" for stage in (1, 2) for key in _CONVOLUTIONS),
+    *(f"blocks3.#.{key}" for key in BLOCK),
+    *FUSION,
+    "norm.@",
+)
 DECODER = (
     *("mask_token", "decoder_pos_embed", "decoder_embed.@"),
     *(f"decoder_blocks.#.{key}" for key in BLOCK),

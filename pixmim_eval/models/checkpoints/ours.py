@@ -13,18 +13,19 @@ from torch import Tensor
 from pixmim_eval.errors import InputError
 from pixmim_eval.files import write_atomic
 from pixmim_eval.models.checkpoints.checkpoint import Contents, Source
-from pixmim_eval.models.checkpoints.keys import CLASSIFIER, DECODER, VIT, Names, same_names, translate
+from pixmim_eval.models.checkpoints.keys import CLASSIFIER, CONVVIT, DECODER, VIT, Names, same_names, translate
+from pixmim_eval.models.convvit import ConvArchitecture
 from pixmim_eval.models.vit import Architecture
 
 LAYOUT = "pixmim-eval"
-NAMES = Names(same_names(VIT, DECODER, CLASSIFIER))
+NAMES = Names(same_names(VIT, CONVVIT, DECODER, CLASSIFIER))
 
 
 def write(
     path: Path,
     tensors: dict[str, Tensor],
     *,
-    architecture: Architecture,
+    architecture: Architecture | ConvArchitecture,
     image_size: int,
     method: str,
     epoch: int,
@@ -77,13 +78,16 @@ def convert(source: Source) -> Contents:
     )
 
 
-def _read_header(path: Path, header: dict[str, Any]) -> Architecture:
+def _read_header(path: Path, header: dict[str, Any]) -> Architecture | ConvArchitecture:
     """The architecture of a header that is whole."""
     kinds = {"architecture": dict, "image_size": int, "method": str, "epoch": int, "recipe": dict}
     wrong = [key for key, kind in kinds.items() if not isinstance(header.get(key), kind)]
     sizes = header["architecture"] if "architecture" not in wrong else {}
-    fields = Architecture.__dataclass_fields__.keys()
-    if not wrong and (sizes.keys() != fields or not all(type(size) is int and size > 0 for size in sizes.values())):
+    numbers = [n for size in sizes.values() for n in (size if isinstance(size, list) and len(size) == 3 else [size])]
+    kind: Any = next(
+        (k for k in (Architecture, ConvArchitecture) if k.__dataclass_fields__.keys() == sizes.keys()), None
+    )
+    if not wrong and (kind is None or not all(type(n) is int and n > 0 for n in numbers)):
         wrong = ["architecture"]
     if wrong:
         raise InputError(
@@ -93,4 +97,4 @@ def _read_header(path: Path, header: dict[str, Any]) -> Architecture:
             where=str(path),
             fix="Make it again.",
         )
-    return Architecture(**sizes)
+    return kind(**{name: tuple(size) if isinstance(size, list) else size for name, size in sizes.items()})
