@@ -26,14 +26,14 @@ _WEIGHT_BITS = 16  # with the 8 of a byte they fit the 24 of float32: sums of wh
 def motion_blur(images: Tensor, parameters: tuple[int, float], generators: Iterator[torch.Generator]) -> Tensor:
     """Moves each image along its own line, at most 45 degrees from the horizontal.
 
-    Source: Hendrycks and Dietterich, ICLR 2019, section 4.1; hendrycks/robustness `motion_blur`. ImageMagick 6 writes
-        its 8-bit PNG, through which the published code reads the result, truncated.
+    Source: Hendrycks and Dietterich, ICLR 2019, section 4.1; hendrycks/robustness `motion_blur`. Levels are rounded and
+        not truncated, as ImageMagick did when the set was published (since October 2019 it truncates).
     """
     radius, deviation = parameters
     angles = torch.empty(len(images), dtype=torch.float64, device=images.device)
     for angle, generator in zip(angles, generators, strict=False):  # the other generators are for later images
         angle.uniform_(-_STEEPEST, _STEEPEST, generator=generator)
-    return truncate(blur_along(images.float(), radius, deviation, angles))
+    return truncate(blur_along(images.float(), radius, deviation, angles).add_(0.5))
 
 
 def blur_along(levels: Tensor, radius: int, deviation: float, angles: Tensor) -> Tensor:

@@ -70,13 +70,13 @@ def test_angles_are_uniform_within_45_degrees_and_belong_to_the_image(monkeypatc
     assert torch.equal(seen[1], angles[[12, 3, 1999]])
 
 
-def test_motion_blur_is_the_truncated_blur_along_the_drawn_angle(make_images: Maker) -> None:
+def test_motion_blur_is_the_rounded_blur_along_the_drawn_angle(make_images: Maker) -> None:
     images = make_images(3, 64, 50)
     result = motion.motion_blur(images, (15, 8), generators(3, torch.arange(3)))
     for row, generator in enumerate(generators(3, torch.arange(3))):
         angle = torch.empty((), dtype=torch.float64).uniform_(-45, 45, generator=generator).item()
         exact = blur_plainly(images[row].numpy(), 15, 8, angle)
-        difference = np.abs(result[row].numpy().astype(int) - np.uint8(exact + 1e-9))
+        difference = np.abs(result[row].numpy().astype(int) - np.uint8(exact + 0.5 + 1e-9))
         assert difference.max() <= 1
         assert difference.mean() <= 0.01
 
