@@ -18,7 +18,7 @@ from pixmim_eval.corruptions import corrupt
 from pixmim_eval.corruptions.frost import frost_source
 from pixmim_eval.data.loader import evaluation_batches
 from pixmim_eval.data.transforms import name_transform, normalize
-from pixmim_eval.extract.processes import one_thread, split_over_threads
+from pixmim_eval.extract.processes import MODEL_VALUES, one_thread, split_over_threads
 from pixmim_eval.extract.store import Shape, load_entry
 from pixmim_eval.results import hash_parts
 from pixmim_eval.types import Batch, Encoder, Manifest, Model, Preprocessing, SuiteConfig
@@ -168,7 +168,7 @@ class ImagePass:
 
     def run(self, rows: np.ndarray) -> Iterator[tuple[Batch, dict[str, np.ndarray]]]:
         """Each batch with its outputs, float32 [B, width]. Raises FloatingPointError where they are not finite."""
-        with split_over_threads(torch.device(self.config.device)) as split:
+        with split_over_threads(torch.device(self.config.device), MODEL_VALUES) as split:
             for batch in self._read_images(rows):
                 parts = split(self._compute, batch.images, batch.index)
                 yield batch, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
