@@ -1,5 +1,6 @@
-"""The evaluation command: `python -m pixmim_eval.run --suite NAME …`; `… rows DIR` prints what is stored, and
-`… export --data PATH --out DIR` writes corrupted images in ImageNet-C's layout.
+"""The evaluation command: `python -m pixmim_eval.run --suite NAME …`; `… rows DIR` prints what is stored,
+`… inspect FILE` says what a checkpoint is, and `… export --data PATH --out DIR` writes corrupted images in ImageNet-C's
+layout.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if words[:1] == ["rows"]:
             return print_rows(_parse_rows(words[1:]))
+        if words[:1] == ["inspect"]:
+            return inspect_files(_parse_inspect(words[1:]))
         if words[:1] == ["export"]:
             return export_images(_parse_export(words[1:]))
         return run_suite(_parse_suite(words))
@@ -98,6 +101,15 @@ def _parse_export(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--interpolation", choices=("bicubic", "bilinear"), default="bicubic")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     _add_image_options(parser)
+    return parser.parse_args(words)
+
+
+def _parse_inspect(words: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m pixmim_eval.run inspect",
+        description="Say what a checkpoint is: format, method, architecture, and what becomes of every key.",
+    )
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE")
     return parser.parse_args(words)
 
 
@@ -194,6 +206,15 @@ def _read_settings(options: argparse.Namespace, device: str, corruptions: tuple[
     """The fields of SuiteConfig that are options of the same name, and two that were worked out."""
     names = ("limit", "seed", "batch_size", "workers", "on_bad_image", "jpeg_step")
     return {"device": device, "corruptions": corruptions, **{name: getattr(options, name) for name in names}}
+
+
+def inspect_files(options: argparse.Namespace) -> int:
+    """Print a report on each checkpoint."""
+    from pixmim_eval.models.checkpoints.inspection import format_report, inspect_checkpoint
+
+    for file in options.files:
+        print(format_report(inspect_checkpoint(file)))
+    return DONE
 
 
 def export_images(options: argparse.Namespace) -> int:

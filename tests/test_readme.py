@@ -13,6 +13,7 @@ from PIL import Image
 
 import analysis.run
 import pixmim_eval.run
+from pixmim_eval.corruptions.__main__ import main as draw_sheet
 from pixmim_eval.models.checkpoints import ours
 from pixmim_eval.models.vit import Architecture, VisionTransformer
 from pixmim_eval.suites import SUITES
@@ -59,8 +60,9 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     with torch.device("meta"):
         shapes = {key: value.shape for key, value in ReferenceMAE(224, 16, 768, 12, 12, 32, 1, 2).state_dict().items()}
-    zeros = {key: torch.zeros(1).expand(shape) for key, shape in shapes.items()}  # 1 number a tensor on disk
+    zeros = {key: torch.zeros(shape, dtype=torch.float16) for key, shape in shapes.items()}
     torch.save({"model": zeros}, tmp_path / "mae_pretrain_vit_base.pth")
+    Image.fromarray(generator.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(tmp_path / "IMAGE", "PNG")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PIXMIM_CACHE", str(tmp_path / "cache"))
     return tmp_path
@@ -106,7 +108,7 @@ def test_commands_on_rows_run(workspace: Path, capsys: pytest.CaptureFixture[str
     assert views
     for arguments in views:
         assert pixmim_eval.run.main(arguments) == 0
-        assert "mean_error_6" in capsys.readouterr().out
+        assert "mean_error_15" in capsys.readouterr().out
     drawn = find("analysis.run")
     assert {arguments[0] for arguments in drawn} == {"figures", "tables"}
     for arguments in drawn:
@@ -114,6 +116,21 @@ def test_commands_on_rows_run(workspace: Path, capsys: pytest.CaptureFixture[str
             assert analysis.run.main(arguments) == 0
     assert list((workspace / "reports" / "figures").glob("*.png"))
     assert list((workspace / "reports" / "tables").glob("*.md"))
+
+
+def test_images_are_corrupted_and_files_inspected(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exports = [arguments for arguments in find("pixmim_eval.run") if arguments[0] == "export"]
+    assert exports
+    for arguments in exports:
+        assert pixmim_eval.run.main([*arguments, "--size", "16", "--workers", "0", "--device", "cpu"]) == 0
+    assert len(list((workspace / "runs/imagenet-c/fog").glob("[1-5]/n*/*"))) == 30
+    for arguments in (words for words in find("pixmim_eval.corruptions") if "IMAGE" in words):
+        assert draw_sheet([*arguments, "--size", "32"]) == 0
+        assert Image.open(workspace / "corruptions.png").width > 500
+    capsys.readouterr()
+    for arguments in (words for words in find("pixmim_eval.run") if words[0] == "inspect"):
+        assert pixmim_eval.run.main(arguments) == 0
+        assert "ViT, patch 16, width 768, 12 blocks" in capsys.readouterr().out
 
 
 def test_files_that_the_readme_points_to_exist() -> None:
