@@ -12,10 +12,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.bars import MAX_MODELS, draw_robustness
+from analysis.cells import build_maps, choose_scales
 from analysis.curves import draw_curves, plan_curves
 from analysis.differences import compare_cells
 from analysis.groups import Group, split_groups
-from analysis.heatmap import MODELS, PAIRS, ROWS, build_maps, choose_scales, draw_heatmaps
+from analysis.heatmap import MODELS, PAIRS, ROWS, draw_heatmaps
 from analysis.layout import STYLE, wrap_items
 from analysis.statistics import Robustness, summarise_robustness
 from analysis.subjects import Subject

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from matplotlib import colormaps, rc_context
@@ -15,8 +13,8 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 
 from analysis.captions import describe_data, describe_metric
+from analysis.cells import Cell, HeatMap, Scales
 from analysis.columns import SEVERITIES, group_corruptions
-from analysis.differences import Comparison
 from analysis.layout import (
     CHARACTER,
     FAINT,
@@ -32,7 +30,6 @@ from analysis.layout import (
     wrap_label,
 )
 from analysis.statistics import Robustness
-from pixmim_eval.types import Estimate
 
 MODELS = {1: 2, 2: 4}  # of one page of one and two columns
 PAIRS = {1: 1, 2: 3}  # side by side: signed numbers need wider cells
@@ -43,85 +40,6 @@ BETWEEN, HEAD, FOOT = 0.14, 0.16, 0.32  # between panels; from severities to cel
 DIGIT = 0.062  # width at 7 pt
 BAR = 0.09  # height of a colour bar
 ACCURACY, DIFFERENCE = colormaps["viridis"], colormaps["RdBu"]  # both told apart by the colour-blind
-STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)  # ends of the scale of differences
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One number: a fraction, None where there is none; `marked` where its interval excludes 0."""
-
-    value: float | None
-    marked: bool = False
-
-
-@dataclass(frozen=True)
-class HeatMap:
-    """One panel.
-
-    Args:
-        title: the model, or "second − first".
-        cells: corruption -> clean, severity 1…5.
-        is_difference: signed, in points.
-    """
-
-    title: str
-    cells: dict[str, tuple[Cell, ...]]
-    is_difference: bool
-
-    def format(self, value: float, digits: int) -> str:
-        """The number in per cent or points; a difference has its sign."""
-        text = f"{100 * value:{'+' if self.is_difference else ''}.{digits}f}"
-        return "0" + text[2:] if float(text) == 0 and self.is_difference else text.replace("-", "−")
-
-
-@dataclass(frozen=True)
-class Scales:
-    """The colours of all pages of a group."""
-
-    accuracy: Normalize
-    difference: Normalize | None
-
-
-def build_maps(robustness: Robustness, comparisons: Sequence[Comparison]) -> tuple[list[HeatMap], list[HeatMap]]:
-    """A heat map for each model, and one for each pair."""
-    maps = [
-        HeatMap(
-            subject.label,
-            {
-                name: tuple(_read_cell(column.estimates[position]) for column in curve)
-                for name, curve in robustness.curves.items()
-            },
-            False,
-        )
-        for position, subject in enumerate(robustness.subjects)
-    ]
-    pairs = []
-    for pair in comparisons:
-        found = {
-            difference.name: Cell(difference.estimate.value if difference.estimate else None, difference.separable)
-            for difference in pair.differences
-        }
-        first, second = (robustness.subjects[position].label for position in (pair.first, pair.second))
-        cells = {name: tuple(found[column.name] for column in curve) for name, curve in robustness.curves.items()}
-        pairs.append(HeatMap(f"{second} − {first}", cells, True))
-    return maps, pairs
-
-
-def _read_cell(estimate: Estimate | None) -> Cell:
-    return Cell(estimate.value if estimate else None)
-
-
-def choose_scales(maps: Sequence[HeatMap], pairs: Sequence[HeatMap]) -> Scales:
-    """Accuracy from and to whole tens of per cent, differences as far to either side of 0."""
-    accuracies, differences = (
-        [cell.value for one in found for cells in one.cells.values() for cell in cells if cell.value is not None]
-        for found in (maps, pairs)
-    )
-    low = math.floor(10 * min(accuracies)) / 10
-    high = max(math.ceil(10 * max(accuracies)) / 10, low + 0.1)
-    largest = max((abs(value) for value in differences), default=0.0)
-    end = next((step for step in STEPS if step >= largest), 1.0)
-    return Scales(Normalize(100 * low, 100 * high), Normalize(-100 * end, 100 * end) if differences else None)
 
 
 def draw_heatmaps(
@@ -239,7 +157,7 @@ def _draw_map(
         for place in range(1, len(widths))
     ]
     digits = _choose_digits([box[-1] for box in boxes], one, min(widths))
-    corners, fills = [], []
+    corners, fills, dots = [], [], []
     for x, row, width, height, found in boxes:
         y = top + row
         fill = _colour(found, scale, colours)
@@ -250,8 +168,11 @@ def _draw_map(
         if _measure(text) <= width - 0.02:
             axes.text(x + width / 2, y + height / 2, text, ha="center", va="center_baseline", color=ink)
         if found.marked:
-            axes.plot(x + width - 0.025, y + 0.025, "o", markersize=2, color=ink, markeredgewidth=0, zorder=3)
+            dots.append((x + width - 0.025, y + 0.025, ink))
     axes.add_collection(PolyCollection(corners, facecolors=fills, edgecolors="white", linewidths=0.4, zorder=1))
+    if dots:
+        places, heights, inks = zip(*dots, strict=True)
+        axes.scatter(places, heights, s=4, c=inks, linewidths=0, zorder=3)
     middle = (starts[1] + starts[-1] + widths[-1]) / 2
     axes.text(middle, top + grid.height + 0.03, "severity", ha="center", va="top", color=INK)
     names = ("clean" if widths[0] >= WORD else "0", *map(str, SEVERITIES))

@@ -93,10 +93,11 @@ def summarise_robustness(group: Group) -> Robustness:
     Raises:
         InputError: the rows hold no accuracy.
     """
-    rows: Any = group.rows.itertuples()
-    lookup: Lookup = {}
-    for row in rows:
-        lookup[row.subject, row.condition, row.metric] = Estimate(row.value, row.low, row.high, row.n, row.unit)
+    keys, numbers = ["subject", "condition", "metric"], ["value", "low", "high", "n", "unit"]
+    lookup: Lookup = {
+        key: Estimate(*found)
+        for key, found in zip(_list_tuples(group.rows[keys]), _list_tuples(group.rows[numbers]), strict=True)
+    }
     read = _Reader(lookup, len(group.subjects), _find_spaces(group))
     if _choose_metric(metric for _, _, metric in lookup) is None:
         raise InputError(
@@ -156,6 +157,10 @@ class _Reader:
     def accuracy(self, kind: str, condition: str) -> Column | None:
         metric = _choose_metric(self.metrics.get(condition, ()))
         return self.column(kind, condition, metric) if metric else None
+
+
+def _list_tuples(rows: pd.DataFrame) -> list[Any]:
+    return list(zip(*(rows[name].tolist() for name in rows), strict=True))
 
 
 def _find_spaces(group: Group) -> dict[str, str]:

@@ -122,7 +122,7 @@ def build_differences(robustness: Robustness, comparisons: Sequence[Comparison])
         "Interval: 95 %, paired bootstrap over images; separable: it excludes 0. p: McNemar’s exact test, two-sided."
         " Neither is corrected for the number of comparisons.",
     ]
-    if any(found.estimate is None for pair in comparisons for found in pair.differences):
+    if any(found.probability is None for pair in comparisons for found in pair.differences):
         notes.append(f"{MISSING}: no p of a mean, or no outcomes of both models for the same images.")
     beyond = [f"{subjects[second].label} − {subjects[first].label}" for first, second in list_pairs(subjects)]
     if beyond[MAX_PAIRS:]:

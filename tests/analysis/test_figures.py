@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -20,12 +21,13 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 
 from analysis.bars import draw_robustness
+from analysis.cells import build_maps, choose_scales
 from analysis.columns import CORRUPTION_GROUPS
 from analysis.curves import draw_curves, plan_curves
-from analysis.differences import compare_cells
+from analysis.differences import Comparison, compare_cells
 from analysis.figures import split_pages, split_subjects, write_figures
 from analysis.groups import split_groups
-from analysis.heatmap import build_maps, choose_scales, draw_heatmaps
+from analysis.heatmap import draw_heatmaps
 from analysis.layout import STYLE, choose_looks, wrap_items, wrap_label
 from analysis.statistics import Robustness, summarise_robustness
 from pixmim_eval.errors import InputError
@@ -251,8 +253,13 @@ def two_runs() -> Robustness:
     return summarise_robustness(*split_groups(frame_outcomes(*models), "robustness"))
 
 
-def draw_maps(robustness: Robustness, columns: int = 2) -> Figure:
-    maps, pairs = build_maps(robustness, compare_cells(robustness))
+@pytest.fixture(scope="module")
+def cells(two_runs: Robustness) -> list[Comparison]:
+    return compare_cells(two_runs)
+
+
+def draw_maps(robustness: Robustness, cells: list[Comparison], columns: int = 2) -> Figure:
+    maps, pairs = build_maps(robustness, cells)
     return draw_heatmaps(robustness, maps, pairs, choose_scales(maps, pairs), list(robustness.curves), columns=columns)
 
 
@@ -288,34 +295,36 @@ def test_the_clean_accuracy_of_the_same_classes_stands_beside_the_four_sets(two_
     assert "clean, same classes" in [text for text, *_ in measure_texts(figure)]
 
 
-def test_every_cell_of_the_heat_map_has_its_number_and_its_colour(two_runs: Robustness) -> None:
-    figure = draw_maps(two_runs)
+def test_every_cell_of_the_heat_map_has_its_number_and_its_colour(
+    two_runs: Robustness, cells: list[Comparison]
+) -> None:
+    figure = draw_maps(two_runs, cells)
     texts = [text.get_text() for text in figure.axes[0].texts]
-    cells = [columns[severity].estimates for columns in two_runs.curves.values() for severity in range(1, 6)]
+    numbers = [columns[severity].estimates for columns in two_runs.curves.values() for severity in range(1, 6)]
     for position in range(2):
-        wanted = [f"{100 * found[position].value:.1f}" for found in cells]  # type: ignore[union-attr]
+        wanted = [f"{100 * found[position].value:.1f}" for found in numbers]  # type: ignore[union-attr]
         assert not [number for number in wanted if texts.count(number) < wanted.count(number)]
     assert texts.count("clean") == 3  # two models and their difference
-    boxes = figure.axes[0].collections
-    assert [len(box.get_facecolors()) for box in boxes] == [5 + 95] * 3  # type: ignore[attr-defined]  # clean: one a group
-    scale = choose_scales(*build_maps(two_runs, compare_cells(two_runs)))
+    boxes = [found for found in figure.axes[0].collections if isinstance(found, PolyCollection)]
+    assert [len(np.asarray(box.get_facecolor())) for box in boxes] == [5 + 95] * 3  # clean: one a group
+    scale = choose_scales(*build_maps(two_runs, cells))
     middle = matplotlib.colormaps["RdBu"](0.5)
     assert scale.difference is not None and float(scale.difference(0.0)) == 0.5
     assert matplotlib.colors.rgb_to_hsv(middle[:3])[1] < 0.05  # no difference is no colour
 
 
-def test_dots_mark_the_cells_whose_paired_interval_excludes_zero(two_runs: Robustness) -> None:
-    (pair,) = compare_cells(two_runs)
+def test_dots_mark_the_cells_whose_paired_interval_excludes_zero(two_runs: Robustness, cells: list[Comparison]) -> None:
+    (pair,) = cells
     separable = [found for found in pair.differences if found.separable]
     clean = sum(found.kind == "clean" for found in separable)
-    dots = [line for line in draw_maps(two_runs).axes[0].lines if line.get_marker() == "o"]
+    (dots,) = [found for found in draw_maps(two_runs, cells).axes[0].collections if isinstance(found, PathCollection)]
     assert 0 < len(separable) < len(pair.differences)
-    assert len(dots) == len(separable) + 4 * clean  # clean images stand there once a group
+    assert len(np.asarray(dots.get_offsets())) == len(separable) + 4 * clean  # clean images stand there once a group
 
 
 @pytest.mark.parametrize("columns", [1, 2])
-def test_heat_maps_are_legible_at_either_width(two_runs: Robustness, columns: int) -> None:
-    figure = draw_maps(two_runs, columns)
+def test_heat_maps_are_legible_at_either_width(two_runs: Robustness, cells: list[Comparison], columns: int) -> None:
+    figure = draw_maps(two_runs, cells, columns)
     texts = measure_texts(figure)
     assert list_clipped(figure, texts) == []
     assert list_overlaps(texts) == []
@@ -324,7 +333,7 @@ def test_heat_maps_are_legible_at_either_width(two_runs: Robustness, columns: in
 
 
 def test_a_missing_cell_is_a_dash(make_model: Rows, summarise: Callable) -> None:
-    figure = draw_maps(summarise([row for row in make_model(0.8, ["fog"], {}) if row.condition != "fog/4"]))
+    figure = draw_maps(summarise([row for row in make_model(0.8, ["fog"], {}) if row.condition != "fog/4"]), [])
     assert [text.get_text() for text in figure.axes[0].texts].count("–") == 1
 
 
@@ -345,4 +354,4 @@ def test_a_hostile_name_is_shown_as_text(make_model: Rows, as_frame: Frame) -> N
     name = " ".join(HOSTILE.split())
     for figure in (draw_robustness(robustness), draw_curves(robustness, plan_curves(robustness)[0])):
         assert name in [text for text, *_ in measure_texts(figure)]
-    assert name in [text.get_text().replace("\n", " ") for text in draw_maps(robustness).axes[0].texts]
+    assert name in [text.get_text().replace("\n", " ") for text in draw_maps(robustness, []).axes[0].texts]

@@ -20,8 +20,8 @@ Rows = Callable[..., list[ResultRow]]
 def test_figures_of_several_runs_stand_in_one_file(
     make_model: Rows, write_run: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    first = write_run(make_model(0.9), "first")
-    second = write_run(make_model(0.8, model="other", weights_digest="b", run="second"), "second")
+    first = write_run(make_model(0.9, ["fog"], {}), "first")
+    second = write_run(make_model(0.8, ["fog"], {}, model="other", weights_digest="b", run="second"), "second")
     out = tmp_path / "reports"
     assert main(["figures", "--runs", str(first), str(second), "--out", str(out)]) == 0
     written = [f"robustness{name}.{ending}" for name in ("", "-heatmap") for ending in ("png", "pdf")]
