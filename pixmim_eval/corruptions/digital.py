@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -9,8 +10,8 @@ from functools import lru_cache
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
 
 from pixmim_eval.corruptions.pixels import change_hsv, truncate
 
@@ -118,14 +119,16 @@ def store_as_jpeg(images: Tensor, quality: int = 85) -> Tensor:
     Differs: the published `optimize=True` makes smaller files of the same pixels.
     """
 
-    def store(image: Tensor) -> Tensor:
-        return decode_jpeg(encode_jpeg(image, quality), ImageReadMode.RGB)
+    def store(channels: np.ndarray) -> np.ndarray:
+        buffer = io.BytesIO()
+        Image.merge("RGB", [Image.fromarray(channel) for channel in channels]).save(buffer, "JPEG", quality=quality)
+        return np.stack([np.asarray(channel) for channel in Image.open(buffer).split()])
 
-    on_host = images.cpu()
-    threads = min(torch.get_num_threads(), len(on_host))
+    arrays = images.cpu().numpy()
+    threads = min(torch.get_num_threads(), len(arrays))
     if threads == 1:  # a pool of one costs as much as the compression of a small image
-        stored = [store(image) for image in on_host]
+        stored = [store(array) for array in arrays]
     else:
         with ThreadPoolExecutor(threads) as pool:
-            stored = list(pool.map(store, on_host))
-    return torch.stack(stored).to(images.device)
+            stored = list(pool.map(store, arrays))
+    return torch.from_numpy(np.stack(stored)).to(images.device)

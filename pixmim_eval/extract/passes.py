@@ -95,9 +95,9 @@ class DecodedImages:
         def apply(images: Tensor, index: Tensor) -> Tensor:
             return corrupt(images.to(device), name, severity, seed=config.seed, index=index, jpeg_step=config.jpeg_step)
 
-        with split_over_threads(device) as split:
-            for batch in self.read(rows):
-                yield replace(batch, images=torch.cat(split(apply, batch.images, batch.index)))
+        for batch in self.read(rows):
+            parts = split_over_threads(apply, batch.images, batch.index, device=device)
+            yield replace(batch, images=torch.cat(parts))
 
 
 @dataclass(frozen=True)
@@ -168,10 +168,10 @@ class ImagePass:
 
     def run(self, rows: np.ndarray) -> Iterator[tuple[Batch, dict[str, np.ndarray]]]:
         """Each batch with its outputs, float32 [B, width]. Raises FloatingPointError where they are not finite."""
-        with split_over_threads(torch.device(self.config.device), MODEL_VALUES) as split:
-            for batch in self._read_images(rows):
-                parts = split(self._compute, batch.images, batch.index)
-                yield batch, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        device = torch.device(self.config.device)
+        for batch in self._read_images(rows):
+            parts = split_over_threads(self._compute, batch.images, batch.index, device=device, values=MODEL_VALUES)
+            yield batch, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _read_images(self, rows: np.ndarray) -> Iterator[Batch]:
         """Batches of uint8 images after geometry and corruption."""

@@ -17,7 +17,6 @@ PART = 16  # images that a thread of the CPU takes at a time, at most
 MODEL_VALUES = 2 * 3 * 224**2
 
 Value = TypeVar("Value")
-Split = Callable[[Callable[..., Value], Tensor, Tensor], list[Value]]
 
 
 def process_rank() -> tuple[int, int]:
@@ -53,25 +52,28 @@ def one_thread() -> Iterator[int]:
         torch.set_num_threads(threads)
 
 
-@contextmanager
-def split_over_threads(device: torch.device, values: int | None = None) -> Iterator[Split]:
-    """Gives a function that applies another to parts of a batch, and returns what it gave for each part, in order.
+def split_over_threads(
+    function: Callable[[Tensor, Tensor], Value],
+    images: Tensor,
+    index: Tensor,
+    *,
+    device: torch.device,
+    values: int | None = None,
+) -> list[Value]:
+    """What a function gives for each part of a batch, in order.
 
     Args:
-        device: where the work is done.
+        function: (images, index) of a part -> anything.
+        images, index: the batch, [B, …] and [B].
+        device: where the function works.
         values: at most so many numbers of images a part, but at least one image; None for PART images.
 
     On the CPU torch's threads take parts of a few images, whose activations fit a core's cache, through the whole
-    model. Threads that share every operation, as torch has it by default, wait for each other a thousand times a
+    function. Threads that share every operation, as torch has it by default, wait for each other a thousand times a
     batch: small models gain nothing, and where other programs use the cores they become ten times slower.
     """
     if device.type != "cpu":
-        yield lambda function, images, index: [function(images, index)]
-        return
+        return [function(images, index)]
+    part = PART if values is None else min(PART, max(1, values // images[0].numel()))
     with one_thread() as threads, ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-
-        def split(function: Callable[..., Value], images: Tensor, index: Tensor) -> list[Value]:
-            part = PART if values is None else min(PART, max(1, values // images[0].numel()))
-            return list(pool.map(function, images.split(part), index.split(part)))
-
-        yield split
+        return list(pool.map(function, images.split(part), index.split(part)))
