@@ -17,23 +17,28 @@ class Decoder(nn.Module):
     """Transformer blocks over visible tokens and mask tokens, then a linear layer to pixels.
 
     Token order does not matter to attention, so visible and masked tokens stay in shuffled order. The loss reads the
-    masked patches only, so the last block computes queries, MLP and pixels for those alone.
+    masked patches only, so the last block computes queries, MLP and pixels for those alone. Tokens before the patches
+    (the class token) are there where the encoder has them, as the rows of the position table are.
 
     Args:
         encoder_dim: width of the encoder's tokens.
         dim, depth, heads: of the decoder.
         side: patches a side of the image.
         values: pixels a patch times 3.
+        class_token: whether a class token comes before the patches (not in ConvMAE).
 
     Source: MAE (arXiv 2111.06377) section 3, "MAE decoder"; keys and initialisation of the official code.
     """
 
-    def __init__(self, encoder_dim: int, dim: int, depth: int, heads: int, side: int, values: int) -> None:
+    def __init__(
+        self, encoder_dim: int, dim: int, depth: int, heads: int, *, side: int, values: int, class_token: bool = True
+    ) -> None:
         super().__init__()
         self.embed = nn.Linear(encoder_dim, dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.pos_embed: Tensor
-        self.register_buffer("pos_embed", sincos_positions(dim, side))
+        self.extra = int(class_token)  # tokens before the patches
+        self.register_buffer("pos_embed", sincos_positions(dim, side)[:, 1 - self.extra :].clone())
         self.blocks = nn.ModuleList(build_block(dim, heads) for _ in range(depth))
         self.norm = LayerNorm(dim)
         self.pred = nn.Linear(dim, values)
@@ -44,7 +49,7 @@ class Decoder(nn.Module):
         """Predictions for the masked patches.
 
         Args:
-            latent: encoder tokens [B, 1 + V, D], class token first, in the order of masking.visible.
+            latent: encoder tokens [B, V, D] in the order of masking.visible, or [B, 1 + V, D], class token first.
             masking: see Masking.
 
         Returns:
@@ -61,16 +66,15 @@ class Decoder(nn.Module):
         tokens = self._assemble(latent, masking)
         for block in self.blocks:
             tokens = block(tokens)
-        return gather_rows(self.pred(self.norm(tokens[:, 1:])), masking.restore())
+        return gather_rows(self.pred(self.norm(tokens[:, self.extra :])), masking.restore())
 
     def _assemble(self, latent: Tensor, masking: Masking) -> Tensor:
-        """Class token, visible tokens and mask tokens with their positions, [B, 1 + V + M, dim]."""
-        cls_position, positions = self.pos_embed[:, :1], self.pos_embed[:, 1:]
+        """Class token if any, visible tokens and mask tokens with their positions, [B, extra + V + M, dim]."""
+        first, positions = self.pos_embed[:, : self.extra], self.pos_embed[:, self.extra :]
         seen = self.embed(latent)
-        cls = seen[:, :1] + cls_position
-        visible = seen[:, 1:] + gather_rows(positions, masking.visible)
+        visible = seen[:, self.extra :] + gather_rows(positions, masking.visible)
         unseen = gather_rows(self.mask_token + positions, masking.masked)
-        return torch.cat((cls, visible, unseen), dim=1)
+        return torch.cat((seen[:, : self.extra] + first, visible, unseen), dim=1)
 
 
 def _run_last(block: Any, tokens: Tensor, count: int) -> Tensor:

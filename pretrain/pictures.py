@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pixmim_eval.data.transforms import denormalize
 from pixmim_eval.files import replace_atomically
-from pretrain.methods.mae import Reconstruction
+from pretrain.autoencoder import Reconstruction
 from pretrain.targets import IMAGENET_MEAN, IMAGENET_STD, patchify, unpatchify
 
 GAP = 4  # pixels between pictures

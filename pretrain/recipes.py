@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from typing import Any, Literal
 
@@ -18,11 +18,14 @@ class Recipe:
     Args:
         method: name in pretrain.methods.METHODS.
         image_size, patch: pixels a side.
-        dim, depth, heads: of the encoder.
+        dim, depth, heads: of the encoder; in ConvMAE, of its last stage.
+        stage1_dim, stage1_depth, stage2_dim, stage2_depth: of ConvMAE's convolution stages; other methods have none.
         decoder_dim, decoder_depth, decoder_heads: of the decoder.
         mask_ratio: share of patches masked.
-        normalise_target: per-patch normalised pixels as target, else pixels.
-        radius: low-pass of the target in frequency bins (cycles per image); 0 keeps all frequencies.
+        mask_unit: patches a side of what is masked as a whole.
+        target: "pixels", "normalised" (each patch less its mean, over its deviation) or "lowfreq" (the same of the
+            image's low frequencies).
+        radius: of the low-frequency target, in frequency bins (cycles per image); other targets do not read it.
         crop: "rrc" (random resized crop), "src" (simple resized crop) or "cc" (centre crop).
         crop_scale_min: least area of a random resized crop.
         epochs: passes over the data.
@@ -51,12 +54,17 @@ class Recipe:
     dim: int = 768
     depth: int = 12
     heads: int = 12
+    stage1_dim: int = 256
+    stage1_depth: int = 2
+    stage2_dim: int = 384
+    stage2_depth: int = 2
     decoder_dim: int = 512
     decoder_depth: int = 8
     decoder_heads: int = 16
     mask_ratio: float = 0.75
-    normalise_target: bool = True
-    radius: float = 0.0
+    mask_unit: int = 1
+    target: Literal["pixels", "normalised", "lowfreq"] = "normalised"
+    radius: float = 40.0
     crop: Literal["rrc", "src", "cc"] = "rrc"
     crop_scale_min: float = 0.2
     epochs: int = 800
@@ -80,21 +88,26 @@ class Recipe:
     workers: int = 10
 
 
-# What turns any method into its PixMIM version: a low-frequency target and a conservative crop.
+# What turns any method into its PixMIM version: a low-frequency target and a crop that keeps most of the object.
 # Source: PixMIM (arXiv 2303.02416) and its released configuration, which also exempts the tokens from weight decay.
 # Differs: the released configuration warms up from 1e-4 (300 epochs) or 1e-9 (800) of the peak instead of 0, and
-# resizes bilinearly (see SimpleResizedCrop).
-PIXMIM: dict[str, Any] = {"radius": 40.0, "crop": "src", "decay_tokens": False}
+# resizes bilinearly (see SimpleResizedCrop). Of the radius at 448 px nothing is published: it stays 40 cycles an image.
+PIXMIM: dict[str, Any] = {"target": "lowfreq", "crop": "src", "decay_tokens": False}
 
 MAE_B16 = Recipe()
 MAE_L16 = replace(MAE_B16, dim=1024, depth=24, heads=16)
 MAE_H14 = replace(MAE_B16, patch=14, dim=1280, depth=32, heads=16)
 
+LSMAE_B16 = replace(MAE_B16, method="lsmae", image_size=448, mask_unit=2, decoder_dim=384, decoder_heads=12)
+LSMAE_L16 = replace(LSMAE_B16, dim=1024, depth=24, heads=16, decoder_dim=512, decoder_heads=16)
+
+CONVMAE_B16 = replace(MAE_B16, method="convmae", depth=11, epochs=1600, batch_size=3072)
+
 # Small enough to train on two CPU cores. At 64 px the published radius of 40 lies above the Nyquist limit of 32 and
 # would change almost nothing; 40 / 112 of Nyquist, the same share of the band as at 224 px, is 11.4 bins.
-SMALL_RADIUS = 40 * 64 / 224
 MAE_64 = Recipe(
     image_size=64,
+    radius=11.43,
     patch=8,
     dim=96,
     depth=4,
@@ -110,16 +123,22 @@ MAE_64 = Recipe(
     draw_every=8,
     workers=2,
 )
+LSMAE_64 = replace(MAE_64, method="lsmae", patch=4, mask_unit=2)  # 16 x 16 patches, in units as large as MAE_64's patch
+# Strides 2/2/2: MAE_64's grid of 8 x 8 at the end, and before it, as published, grids of twice and four times that.
+CONVMAE_64 = replace(MAE_64, method="convmae", depth=3, stage1_dim=32, stage1_depth=1, stage2_dim=48, stage2_depth=1)
 
-RECIPES: dict[str, Recipe] = {
+_BASES = {
     "mae-vit-b16": MAE_B16,
     "mae-vit-l16": MAE_L16,
     "mae-vit-h14": MAE_H14,
-    "pixmim-mae-vit-b16": replace(MAE_B16, **PIXMIM),
-    "pixmim-mae-vit-l16": replace(MAE_L16, **PIXMIM),
+    "lsmae-vit-b16": LSMAE_B16,
+    "lsmae-vit-l16": LSMAE_L16,
+    "convmae-vit-b16": CONVMAE_B16,
     "mae-64px": MAE_64,
-    "pixmim-mae-64px": replace(MAE_64, **{**PIXMIM, "radius": round(SMALL_RADIUS, 2)}),
+    "lsmae-64px": LSMAE_64,
+    "convmae-64px": CONVMAE_64,
 }
+RECIPES = _BASES | {f"pixmim-{name}": replace(recipe, **PIXMIM) for name, recipe in _BASES.items()}
 
 
 def get_recipe(name: str) -> Recipe:
@@ -146,15 +165,22 @@ def check_recipe(recipe: Recipe) -> None:
     Raises:
         InputError: naming the first that does not.
     """
-    patches = (recipe.image_size // recipe.patch) ** 2
-    visible = int(patches * (1 - recipe.mask_ratio))
+    unit = recipe.patch * recipe.mask_unit
+    units = (recipe.image_size // max(unit, 1)) ** 2
+    visible = int(units * (1 - recipe.mask_ratio))
+    what = "patches" if recipe.mask_unit == 1 else "mask units"
     rules = {
         "epochs": (recipe.epochs >= 1, "at least 1"),
         "batch_size": (recipe.batch_size >= 1, "at least 1"),
         "accumulate": (recipe.accumulate >= 1, "at least 1"),
         "save_every": (recipe.save_every >= 1, "at least 1"),
         "draw_every": (recipe.draw_every >= 0, "0 for no pictures, or more"),
-        "mask_ratio": (0 < visible < patches, f"a share that leaves 1 to {patches - 1} of {patches} patches visible"),
+        "mask_unit": (
+            recipe.mask_unit >= 1 and recipe.image_size % unit == 0,
+            f"at least 1, such that {recipe.image_size} px are a multiple of a unit of {unit} px",
+        ),
+        "mask_ratio": (0 < visible < units, f"a share that leaves 1 to {units - 1} of {units} {what} visible"),
+        "patch": (recipe.method != "convmae" or recipe.patch % 4 == 0, "a multiple of 4 in ConvMAE, for its stages"),
         "decoder_depth": (recipe.decoder_depth >= 1, "at least 1"),
         "decoder_dim": (
             recipe.decoder_dim % 4 == 0 and recipe.decoder_dim % recipe.decoder_heads == 0,
@@ -183,7 +209,21 @@ def build_crop(recipe: Recipe) -> Crop:
 def describe_method(recipe: Recipe) -> str:
     """The name that goes on checkpoints and rows: "mae", "pixmim-mae" (low-frequency target and SRC), or the parts
     that differ from the method's own, e.g. "mae+low-frequency", "mae+src"."""
-    if recipe.radius and recipe.crop == "src":
+    if recipe.target == "lowfreq" and recipe.crop == "src":
         return f"pixmim-{recipe.method}"
-    parts = [recipe.method, "low-frequency" if recipe.radius else "", recipe.crop if recipe.crop != "rrc" else ""]
+    target = {"pixels": "pixels", "normalised": "", "lowfreq": "low-frequency"}[recipe.target]
+    parts = [recipe.method, target, recipe.crop if recipe.crop != "rrc" else ""]
     return "+".join(part for part in parts if part)
+
+
+def read_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of an earlier recipe.json in today's terms: fields that it lacks have their defaults, and the two
+    fields that told the target before there was one (normalise_target, radius 0 for none) become one."""
+    settings = dict(settings)
+    if "target" not in settings:
+        normalised = settings.pop("normalise_target", True)
+        if settings.get("radius"):
+            settings["target"] = "lowfreq" if normalised else "lowfreq, not normalised"
+        else:
+            settings["target"] = "normalised" if normalised else "pixels"
+    return asdict(Recipe()) | settings

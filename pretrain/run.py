@@ -19,7 +19,7 @@ from pixmim_eval.errors import InputError, NonFiniteLossError
 from pixmim_eval.files import write_atomic
 from pixmim_eval.training import TrainingSettings, build_fabric, scale_learning_rate, train
 from pixmim_eval.types import Manifest
-from pretrain.recipes import RECIPES, Recipe, check_recipe, describe_method, get_recipe
+from pretrain.recipes import RECIPES, Recipe, check_recipe, describe_method, get_recipe, read_settings
 from pretrain.task import MaskedImageModeling
 
 # Fields that may change between a start and its resumption: they do not touch the numbers.
@@ -144,8 +144,9 @@ def claim_directory(directory: Path, recipe: Recipe, manifest: Manifest, on_bad_
     for leftover in directory.glob(".*.tmp"):
         leftover.unlink()
     if path.exists() and (directory / "state.pt").exists():
-        before = json.loads(path.read_text())
-        changed = [key for key in settings if key not in FREE_FIELDS and before.get(key) != settings[key]]
+        before = read_settings(json.loads(path.read_text()))
+        free = FREE_FIELDS if recipe.target == "lowfreq" else FREE_FIELDS | {"radius"}
+        changed = [key for key in settings if key not in free and before.get(key) != settings[key]]
         report = directory / "nonfinite-rank0.json"
         if report.exists() and set(changed) <= RESCUE_FIELDS:
             step = json.loads(report.read_text())["step"]

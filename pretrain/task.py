@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from pixmim_eval.data.loader import TrainingLoader, evaluation_batches
 from pixmim_eval.data.transforms import normalize
 from pixmim_eval.models.checkpoints import ours
-from pixmim_eval.models.vit import Architecture
 from pixmim_eval.seeds import derive_seed, uniform
 from pixmim_eval.types import Batch, Manifest, Preprocessing
 from pretrain.methods import METHODS
@@ -99,7 +98,7 @@ class MaskedImageModeling:
         return normalize(images, self.preprocessing.mean, self.preprocessing.std)
 
     def _draw_noise(self, batch: Batch, *purpose: str | int) -> Tensor:
-        return uniform(derive_seed(self.recipe.seed, *purpose), batch.index.to(self.device), self.model.patches)
+        return uniform(derive_seed(self.recipe.seed, *purpose), batch.index.to(self.device), self.model.units)
 
     def describe_rows(self, batches: list[Batch]) -> list[str]:
         """Keys of the images in these batches."""
@@ -111,11 +110,12 @@ class MaskedImageModeling:
         ours.write(
             directory / f"epoch-{epoch:04d}.safetensors",
             self.model.public_tensors(),
-            architecture=Architecture(recipe.patch, recipe.dim, recipe.depth, recipe.heads),
+            architecture=self.model.architecture,
             image_size=recipe.image_size,
             method=describe_method(recipe),
             epoch=epoch,
-            recipe=dataclasses.asdict(recipe),
+            # what readers of checkpoints ask of every method, whatever its target is called
+            recipe=dataclasses.asdict(recipe) | {"normalise_target": self.model.normalise_target},
             dtype=getattr(torch, recipe.save_dtype),
         )
 

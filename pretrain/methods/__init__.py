@@ -2,7 +2,12 @@
 
 from collections.abc import Callable
 
-from pretrain.methods import mae
+from pretrain.autoencoder import MaskedAutoencoder
+from pretrain.methods import convmae, mae
 from pretrain.recipes import Recipe
 
-METHODS: dict[str, Callable[[Recipe], mae.MaskedAutoencoder]] = {"mae": mae.build}
+METHODS: dict[str, Callable[[Recipe], MaskedAutoencoder]] = {
+    "mae": mae.build,
+    "lsmae": mae.build,
+    "convmae": convmae.build,
+}

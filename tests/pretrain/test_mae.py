@@ -11,8 +11,8 @@ import torch
 from pixmim_eval.models.checkpoints.checkpoint import split_decoder
 from pixmim_eval.models.checkpoints.reading import find_tensors, read_checkpoint
 from pixmim_eval.models.vit import Architecture
+from pretrain.autoencoder import MaskedAutoencoder
 from pretrain.masking import mask_randomly
-from pretrain.methods.mae import MaskedAutoencoder
 from pretrain.targets import LowFrequency, normalise_patches, patchify
 from tests.references import low_frequency
 from tests.references.mae import ReferenceMAE

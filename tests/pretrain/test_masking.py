@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from pretrain.masking import gather_rows, mask_randomly
+from tests.references.lsmae import order_patches
 
 
 @pytest.mark.parametrize(("patches", "ratio", "visible"), [(196, 0.75, 49), (64, 0.75, 16), (10, 0.6, 4), (7, 0.0, 7)])
@@ -37,3 +38,20 @@ def test_every_patch_is_masked_equally_often() -> None:
     noise = torch.rand(20_000, 16, generator=torch.Generator().manual_seed(2))
     share = mask_randomly(noise, 0.75).mask().mean(0)
     assert (share - 0.75).abs().max() < 4 * (0.75 * 0.25 / 20_000) ** 0.5
+
+
+@pytest.mark.parametrize(("across", "side"), [(4, 1), (4, 2), (3, 3), (14, 2)])
+def test_units_become_their_patches_in_the_published_order(across: int, side: int) -> None:
+    noise = torch.rand(2, across**2, generator=torch.Generator().manual_seed(3))
+    masking = mask_randomly(noise, 0.75).split(across, side)
+    together = torch.cat((masking.visible, masking.masked), dim=1)
+    for row in range(2):
+        assert together[row].tolist() == order_patches(noise[row].argsort().tolist(), across, side)
+    assert masking.visible.shape[1] == int(across**2 * 0.25) * side**2
+
+
+def test_a_unit_is_masked_as_a_whole() -> None:
+    masking = mask_randomly(torch.rand(5, 196, generator=torch.Generator().manual_seed(4)), 0.75).split(14, 2)
+    units = masking.mask().reshape(5, 14, 2, 14, 2)
+    assert torch.equal(units.amin(dim=(2, 4)), units.amax(dim=(2, 4)))
+    assert units.sum(dim=(1, 2, 3, 4)).tolist() == [588.0] * 5

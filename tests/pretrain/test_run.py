@@ -16,11 +16,15 @@ import pytest
 import torch
 from PIL import Image
 
+from pixmim_eval.data import open_manifest
 from pixmim_eval.errors import InputError
+from pixmim_eval.models.catalog import load_models
 from pixmim_eval.models.checkpoints import load
-from pretrain.run import main
+from pretrain.run import fill_recipe, main, parse_options
+from pretrain.task import MaskedImageModeling
 
 ROOT = Path(__file__).resolve().parents[2]
+CPU = torch.device("cpu")
 SMALL = (  # noqa: SIM905 (a command line reads better whole)
     "--recipe pixmim-mae-64px --image-size 32 --radius 6 --dim 24 --depth 2 --heads 2 --decoder-dim 16 --batch-size 8 "
     "--workers 0 --device cpu --precision fp32 --warmup-epochs 1 --draw-every 0 --save-every 100"
@@ -59,6 +63,36 @@ def test_a_run_makes_a_checkpoint_that_opens_a_log_and_a_picture(images: Path, t
     with Image.open(tmp_path / "reconstruction-0004.png") as picture:
         assert picture.size == (4 * (128 + 4), 18 + 6 * (128 + 4))
     assert list((tmp_path / "tensorboard").iterdir())
+
+
+METHOD_FLAGS = {
+    "lsmae": "--patch 4",
+    "convmae": "--stage1-dim 8 --stage2-dim 12",
+}
+
+
+@pytest.mark.parametrize("method", METHOD_FLAGS)
+@pytest.mark.parametrize("name", ["METHOD-64px", "pixmim-METHOD-64px"])
+def test_other_methods_train_and_their_checkpoints_open(images: Path, tmp_path: Path, method: str, name: str) -> None:
+    recipe = name.replace("METHOD", method)
+    arguments = [*SMALL, *METHOD_FLAGS[method].split(), "--recipe", recipe, "--data", str(images)]
+    assert main([*arguments, "--out", str(tmp_path), "--epochs", "4", "--draw-every", "4"]) == 0
+    losses = [loss for _, loss, _ in read_trace(tmp_path)]
+    assert sum(losses[-5:]) < sum(losses[:5])
+    file = tmp_path / "epoch-0004.safetensors"
+    checkpoint = load(file)
+    assert (checkpoint.method, checkpoint.normalised_target) == (recipe.removesuffix("-64px"), True)
+    task = MaskedImageModeling(
+        fill_recipe(parse_options(arguments)), open_manifest(str(images), role="train", labelled=False), device=CPU
+    )
+    assert checkpoint.require_decoder().keys() == {
+        key for key in task.model.public_tensors() if key.startswith("decoder_") or key == "mask_token"
+    }
+    (model,) = load_models([str(file)])
+    patches = model.encoder.tokens(torch.zeros(1, 3, 32, 32)).patches
+    assert patches.shape == (1, task.model.units * task.model.mask_unit**2, 24)
+    with Image.open(tmp_path / "reconstruction-0004.png") as picture:
+        assert picture.size == (4 * (128 + 4), 18 + 6 * (128 + 4))
 
 
 def test_a_run_killed_twice_ends_with_the_loss_trace_of_an_unbroken_one(images: Path, tmp_path: Path) -> None:
