@@ -18,7 +18,7 @@ LAYERS = (
     {"data", "corruptions", "metrics", "models", "results"},
     {"training", "extract"},
     {"suites"},
-    {"run"},
+    {"arguments", "run"},
 )
 LAYER_OF = {part: number for number, parts in enumerate(LAYERS) for part in parts}
 PRETRAIN_MAY_USE = LAYERS[0] | {"data", "models", "training", "results"}

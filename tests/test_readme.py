@@ -13,6 +13,7 @@ from PIL import Image
 
 import analysis.run
 import pixmim_eval.run
+from pixmim_eval.arguments import parse_suite
 from pixmim_eval.corruptions.__main__ import main as draw_sheet
 from pixmim_eval.models.checkpoints import ours
 from pixmim_eval.models.vit import Architecture, VisionTransformer
@@ -94,7 +95,7 @@ def test_evaluation_commands_run(workspace: Path, capsys: pytest.CaptureFixture[
     assert len(found) >= 4
     for arguments in found:
         if "--model" in arguments:  # its weights would be downloaded
-            pixmim_eval.run._parse_suite(arguments)
+            parse_suite(arguments)
             continue
         assert pixmim_eval.run.main([*arguments, "--dry-run"]) == 0, capsys.readouterr().err
         assert "forward passes" in capsys.readouterr().out
