@@ -132,6 +132,7 @@ class Model:
         label_space: what the K logits mean; None when classify is None.
         method: e.g. "mae", "pixmim-mae", "supervised", "unknown".
         epoch: pretraining epochs done, None where unknown.
+        checkpoint: what else its file holds, above all a decoder (models.checkpoints.Checkpoint); None of timm models.
     """
 
     name: str
@@ -142,6 +143,7 @@ class Model:
     label_space: LabelSpace | None = None
     method: str = "unknown"
     epoch: int | None = None
+    checkpoint: Any = None
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,7 @@ def _from_checkpoint(checkpoint: Checkpoint) -> Model:
         preprocessing=preprocessing,
         method=checkpoint.method,
         epoch=checkpoint.epoch,
+        checkpoint=checkpoint,
     )
     if checkpoint.classifier is None or checkpoint.classifier.classes != 1000:  # what other labels mean is unknown
         return model

@@ -38,8 +38,8 @@ class EvaluationSuite(Suite, Protocol):
         """Roles of the data sets that the rows of a condition depend on."""
         ...
 
-    def settings(self, condition: str, config: SuiteConfig) -> tuple[object, ...]:
-        """What the rows of a condition depend on besides model, data, limit, seed, device and code."""
+    def settings(self, model: Model, condition: str, config: SuiteConfig) -> tuple[object, ...]:
+        """What the rows of a condition depend on besides the model's encoder, data, limit, seed, device and code."""
         ...
 
     def count_images(self, model: Model, condition: str, config: SuiteConfig) -> Mapping[str, int]:
@@ -75,5 +75,5 @@ def compute_key(suite: EvaluationSuite, model: Model, condition: str, config: Su
     data = [(role, config.data[role]) for role in sorted(suite.roles(model, condition, config))]
     described = tuple((role, set_.name, set_.digest, set_.ready_size, set_.label_space) for role, set_ in data)
     settings = (config.limit, config.seed, config.on_bad_image, torch.device(config.device).type, digest_code())
-    own = suite.settings(condition, config)
+    own = suite.settings(model, condition, config)
     return hash_parts(suite.name, suite.version, model.name, identify_model(model), condition, described, settings, own)

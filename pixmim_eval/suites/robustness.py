@@ -84,7 +84,7 @@ class Robustness:
                 map_labels(config.data[role].label_space, space)  # now, not after all images went through the model
         return scored if model.classify else (*scored, "train")
 
-    def settings(self, condition: str, config: SuiteConfig) -> tuple[object, ...]:
+    def settings(self, model: Model, condition: str, config: SuiteConfig) -> tuple[object, ...]:
         """What else the rows of a condition depend on."""
         cells = list_cells(config)
         if condition not in (*cells, "summary"):

@@ -83,6 +83,8 @@ class Checkpoint:
         classifier: from the encoder's tokens to logits, in eval mode; None where the file has none.
         keys: what became of every key.
         mean, std: of the normalisation of images; None where the file does not tell.
+        settings: of its training as the file has them: "recipe" in ours, "args" of the official trainers (see
+            read_argument); empty where it has none.
     """
 
     path: Path
@@ -100,19 +102,25 @@ class Checkpoint:
     keys: tuple[KeyUse, ...] = ()
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def require_decoder(self) -> dict[str, Tensor]:
         """The decoder's tensors. Raises InputError for an encoder-only file."""
-        if not self.decoder:
-            raise InputError(
-                "checkpoint",
-                expected="a decoder (decoder_* and mask_token)",
-                found="an encoder only",
-                where=str(self.path),
-                fix="Take the file with decoder: mae_pretrain_*_full or mae_visualize_* of MAE, or one written by "
-                "pretrain.run.",
-            )
+        require_decoder(self.decoder, self.path)
         return self.decoder
+
+
+def require_decoder(decoder: Mapping[str, Tensor], path: Path) -> None:
+    """Raise InputError for an encoder-only file."""
+    if not decoder:
+        raise InputError(
+            "checkpoint",
+            expected="a decoder (decoder_* and mask_token)",
+            found="an encoder only",
+            where=str(path),
+            fix="Take the file with decoder: mae_pretrain_*_full or mae_visualize_* of MAE, or one written by "
+            "pretrain.run.",
+        )
 
 
 def split_decoder(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
