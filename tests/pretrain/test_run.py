@@ -66,12 +66,18 @@ def test_a_run_makes_a_checkpoint_that_opens_a_log_and_a_picture(images: Path, t
 
 
 METHOD_FLAGS = {
+    "mae": "",
     "lsmae": "--patch 4",
     "convmae": "--stage1-dim 8 --stage2-dim 12",
 }
+each_method = pytest.mark.parametrize("method", METHOD_FLAGS)
 
 
-@pytest.mark.parametrize("method", METHOD_FLAGS)
+def select_method(method: str) -> list[str]:
+    return [*METHOD_FLAGS[method].split(), "--recipe", f"pixmim-{method}-64px"]
+
+
+@pytest.mark.parametrize("method", ["lsmae", "convmae"])
 @pytest.mark.parametrize("name", ["METHOD-64px", "pixmim-METHOD-64px"])
 def test_other_methods_train_and_their_checkpoints_open(images: Path, tmp_path: Path, method: str, name: str) -> None:
     recipe = name.replace("METHOD", method)
@@ -95,9 +101,12 @@ def test_other_methods_train_and_their_checkpoints_open(images: Path, tmp_path: 
         assert picture.size == (4 * (128 + 4), 18 + 6 * (128 + 4))
 
 
-def test_a_run_killed_twice_ends_with_the_loss_trace_of_an_unbroken_one(images: Path, tmp_path: Path) -> None:
+@each_method
+def test_a_run_killed_twice_ends_with_the_loss_trace_of_an_unbroken_one(
+    images: Path, tmp_path: Path, method: str
+) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    arguments = ["--data", str(images), "--epochs", "80", "--state-minutes", "0.001"]
+    arguments = [*select_method(method), "--data", str(images), "--epochs", "80", "--state-minutes", "0.001"]
     kills = 0
     for wanted in (60, 200):
         process = start(*arguments, "--out", str(broken))
@@ -121,8 +130,9 @@ def test_a_run_killed_twice_ends_with_the_loss_trace_of_an_unbroken_one(images: 
     assert read_trace(broken) == read_trace(whole)
 
 
-def test_two_processes_train_as_one(images: Path, tmp_path: Path) -> None:
-    arguments = ["--data", str(images), "--epochs", "3"]
+@each_method
+def test_two_processes_train_as_one(images: Path, tmp_path: Path, method: str) -> None:
+    arguments = [*select_method(method), "--data", str(images), "--epochs", "3"]
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m")
     pair = start(*arguments, "--out", str(tmp_path / "two"), launcher=launcher)
     assert main([*SMALL, *arguments, "--out", str(tmp_path / "one")]) == 0
