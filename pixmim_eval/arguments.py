@@ -77,6 +77,27 @@ def parse_inspect(words: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
+def parse_convert(words: Sequence[str]) -> argparse.Namespace:
+    """Of `convert`: a checkpoint in another library's names."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pixmim_eval.run convert",
+        description="Write a checkpoint in another library's names. Values keep their type and every bit.",
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="any checkpoint that inspect knows")
+    parser.add_argument(
+        "--to", required=True, metavar="LAYOUT", help="timm, transformers, mmpretrain, mmseg or detectron2"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="OUT",
+        help="a new file, .pth (timm: or .safetensors); for transformers a new folder",
+    )
+    parser.add_argument("--decoder", action="store_true", help="stop unless the decoder comes along")
+    return parser.parse_args(words)
+
+
 def _add_image_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--corruptions",

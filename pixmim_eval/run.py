@@ -1,6 +1,6 @@
 """The evaluation command: `python -m pixmim_eval.run --suite NAME …`; `… rows DIR` prints what is stored,
-`… inspect FILE` says what a checkpoint is, and `… export --data PATH --out DIR` writes corrupted images in ImageNet-C's
-layout.
+`… inspect FILE` says what a checkpoint is, `… convert FILE --to LAYOUT --out OUT` writes it in another library's names,
+and `… export --data PATH --out DIR` writes corrupted images in ImageNet-C's layout.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pixmim_eval.arguments import DEFAULT_OUT, parse_export, parse_inspect, parse_rows, parse_suite
+from pixmim_eval.arguments import DEFAULT_OUT, parse_convert, parse_export, parse_inspect, parse_rows, parse_suite
 from pixmim_eval.errors import InputError
 from pixmim_eval.files import cache_dir
 from pixmim_eval.results import RunFolder, read_rows
@@ -38,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return print_rows(parse_rows(words[1:]))
         if words[:1] == ["inspect"]:
             return inspect_files(parse_inspect(words[1:]))
+        if words[:1] == ["convert"]:
+            return convert_file(parse_convert(words[1:]))
         if words[:1] == ["export"]:
             return export_images(parse_export(words[1:]))
         return run_suite(parse_suite(words))
@@ -106,6 +108,14 @@ def inspect_files(options: argparse.Namespace) -> int:
 
     for file in options.files:
         print(format_report(inspect_checkpoint(file)))
+    return DONE
+
+
+def convert_file(options: argparse.Namespace) -> int:
+    """Write a checkpoint in another library's names, and print what was written and how that library loads it."""
+    from pixmim_eval.models.checkpoints.export import export_checkpoint, format_export
+
+    print(format_export(export_checkpoint(options.file, options.to, options.out, decoder=options.decoder)))
     return DONE
 
 

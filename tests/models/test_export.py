@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer as TimmViT
@@ -15,7 +16,9 @@ from torch import Tensor
 from pixmim_eval.errors import InputError
 from pixmim_eval.models.checkpoints import load, ours
 from pixmim_eval.models.checkpoints.export import EXPORTS, export_checkpoint
+from pixmim_eval.models.convvit import ConvArchitecture, ConvVisionTransformer
 from pixmim_eval.models.vit import Architecture
+from pixmim_eval.run import main
 from tests.references.mae import ReferenceMAE
 
 TINY = Architecture(patch=8, dim=48, depth=3, heads=3)
@@ -55,7 +58,7 @@ def test_export_and_import_give_every_bit_back(
 ) -> None:
     tensors = dict(reference.state_dict())
     path = write(tmp_path / "x.safetensors", tensors, dtype=dtype)
-    uses = export_checkpoint(path, layout, tmp_path / FILES[layout])
+    export = export_checkpoint(path, layout, tmp_path / FILES[layout])
     before, after = load(path), load(find(tmp_path / FILES[layout]), arch=TINY)
     assert after.format == ("mmpretrain" if layout == "mmseg" else layout)
     assert all(
@@ -66,7 +69,7 @@ def test_export_and_import_give_every_bit_back(
         assert all(torch.equal(value, before.decoder[key]) for key, value in after.decoder.items())
     else:
         assert not after.decoder
-        left = [use for use in uses if use.use == "unused"]
+        left = [use for use in export.keys if use.use == "unused"]
         assert {use.key for use in left} == before.decoder.keys()
         assert all("no decoder" in use.reason for use in left)
 
@@ -153,11 +156,18 @@ def test_detectron2_and_mmseg_get_the_names_of_their_modules(tmp_path: Path, ref
 def test_layer_scale_goes_where_it_has_a_place_and_nowhere_else(tmp_path: Path) -> None:
     network = TimmViT(64, 8, embed_dim=48, depth=3, num_heads=3, num_classes=5, init_values=0.1, no_embed_class=True)
     path = write(tmp_path / "x.safetensors", dict(network.state_dict()))
-    for layout in ("timm", "mmpretrain"):
-        export_checkpoint(path, layout, tmp_path / "out.pth")
-        after = load(tmp_path / "out.pth", arch=TINY)
+    for layout in ("timm", "mmpretrain", "mmseg"):
+        export_checkpoint(path, layout, tmp_path / f"{layout}.pth")
+        after = load(tmp_path / f"{layout}.pth", arch=TINY)
         assert torch.equal(after.encoder.blocks[0].ls1.gamma, network.blocks[0].ls1.gamma)
-        assert after.classifier is not None
+        assert torch.equal(after.encoder.pos_embed, load(path).encoder.pos_embed)
+        assert (after.classifier is None) == (layout == "mmseg")
+    state = torch.load(tmp_path / "mmseg.pth", weights_only=True)["state_dict"]
+    assert {"layers.2.gamma_1", "layers.2.gamma_2"} <= state.keys()  # parameters of mmseg's block itself
+    assert state["pos_embed"].shape == (1, 65, 48)  # which mmseg's MAE always has a row for the class token in
+    state = torch.load(tmp_path / "mmpretrain.pth", weights_only=True)["state_dict"]
+    assert {"backbone.layers.2.attn.gamma1.weight", "backbone.layers.2.ffn.gamma2.weight"} <= state.keys()
+    assert "head.layers.head.weight" in state  # of its head on the class token
     for layout in ("transformers", "detectron2"):
         with pytest.raises(InputError, match=r"found blocks\.0\.ls1\.gamma, which it has no place for"):
             export_checkpoint(path, layout, tmp_path / "other")
@@ -171,8 +181,9 @@ def test_half_a_classifier_is_not_exported(tmp_path: Path) -> None:
         "head_norm.running_var": torch.ones(48),
         "head_norm.num_batches_tracked": torch.tensor(1),
     }
-    uses = export_checkpoint(write(tmp_path / "x.safetensors", state), "timm", tmp_path / "out.safetensors")
-    assert {use.key for use in uses if use.use == "unused"} == {key for key in state if key.startswith("head")}
+    export = export_checkpoint(write(tmp_path / "x.safetensors", state), "timm", tmp_path / "out.safetensors")
+    assert {use.key for use in export.keys if use.use == "unused"} == {key for key in state if key.startswith("head")}
+    assert "num_classes=0" in export.loading
     assert load(tmp_path / "out.safetensors", arch=TINY).classifier is None
 
 
@@ -184,4 +195,117 @@ def test_what_cannot_be_written_is_said(tmp_path: Path, reference: ReferenceMAE)
         export_checkpoint(path, "detectron2", tmp_path / "out.safetensors")
     with pytest.raises(InputError, match="no number of heads"):  # of the decoder: the recipe does not tell
         export_checkpoint(path, "transformers", tmp_path / "out")
+    with pytest.raises(InputError, match=r"a layout with a decoder \(transformers, mmpretrain\), found mmseg"):
+        export_checkpoint(path, "mmseg", tmp_path / "out", decoder=True)
+    bare = {key: value for key, value in reference.state_dict().items() if not re.match("decoder|mask", key)}
+    with pytest.raises(InputError, match=r"expected a decoder .* found an encoder only"):
+        export_checkpoint(write(tmp_path / "y.safetensors", bare), "mmpretrain", tmp_path / "out", decoder=True)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("layout", EXPORTS)
+def test_nothing_is_overwritten(tmp_path: Path, reference: ReferenceMAE, layout: str) -> None:
+    path = write(tmp_path / "x.safetensors", dict(reference.state_dict()))
+    there = tmp_path / FILES[layout]
+    there.write_text("somebody's")
+    with pytest.raises(InputError, match="expected nothing there yet"):
+        export_checkpoint(path, layout, there)
+    assert there.read_text() == "somebody's"
+    if layout == "transformers":
+        export_checkpoint(path, layout, tmp_path / "folder")
+        with pytest.raises(InputError, match=r"expected nothing there yet, found config\.json"):
+            export_checkpoint(path, layout, tmp_path / "folder")
+
+
+@pytest.mark.parametrize("layout", EXPORTS)
+def test_a_network_of_convolutions_has_no_names_elsewhere(tmp_path: Path, layout: str) -> None:
+    sizes = ConvArchitecture(strides=(4, 2, 2), dims=(16, 24, 48), depths=(1, 1, 1), heads=3)
+    settings = {"architecture": sizes, "image_size": 64, "method": "convmae", "epoch": 1, "recipe": {}}
+    state = ConvVisionTransformer(64, sizes).state_dict()
+    ours.write(tmp_path / "x.safetensors", state, **settings)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=rf"expected a ViT, which is all that {layout} has names for, found ConvMAE"):
+        export_checkpoint(tmp_path / "x.safetensors", layout, tmp_path / "out.pth")
+    assert not (tmp_path / "out.pth").exists()
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def run_convert(path: Path, layout: str, out: Path, capsys: pytest.CaptureFixture[str], *more: str) -> tuple[str, str]:
+    """(what was printed, how it says that the file is loaded)."""
+    assert main(["convert", str(path), "--to", layout, "--out", str(out), *more]) == 0
+    text = capsys.readouterr().out
+    return text, text.split("  load it   ")[1].strip()
+
+
+@pytest.mark.parametrize("kind", ["encoder", "class token", "mean", "layer scale"])
+def test_the_line_that_loads_it_by_timm_gives_our_tokens_and_logits(
+    tmp_path: Path, images: Tensor, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    """strict=True is what create_model loads with."""
+    settings: dict[str, dict[str, Any]] = {
+        "encoder": {"num_classes": 0},
+        "class token": {"num_classes": 7},
+        "mean": {"num_classes": 7, "global_pool": "avg"},
+        "layer scale": {"num_classes": 7, "init_values": 0.5, "no_embed_class": True},
+    }
+    torch.manual_seed(3)
+    source = TimmViT(64, 8, embed_dim=48, depth=3, num_heads=3, **settings[kind]).eval()
+    for value in source.parameters():
+        value.data.add_(0.05 * torch.randn_like(value))
+    path = write(tmp_path / "x.safetensors", dict(source.state_dict()))
+    text, line = run_convert(path, "timm", tmp_path / "out.safetensors", capsys)
+    network = eval(line, {"timm": timm}).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(network(images), source(images), rtol=0, atol=1e-5)
+        tokens = load(path).encoder(images)
+        torch.testing.assert_close(network.forward_features(images), tokens, rtol=0, atol=1e-5)
+    numbers = sum(value.numel() for value in source.state_dict().values())
+    size = (tmp_path / "out.safetensors").stat().st_size
+    assert f"{len(source.state_dict())} tensors, {numbers:,} numbers, {size:,} bytes" in text
+
+
+def test_the_line_that_loads_it_by_transformers_gives_a_model_with_our_weights(
+    tmp_path: Path, reference: ReferenceMAE, images: Tensor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    path = write(tmp_path / "x.safetensors", dict(reference.state_dict()))
+    _, line = run_convert(path, "transformers", tmp_path / "out", capsys, "--decoder")
+    whole = eval(line, {"transformers": transformers})
+    assert type(whole).__name__ == "ViTMAEForPreTraining"
+    assert torch.equal(whole.decoder.decoder_pred.weight, reference.decoder_pred.weight)
+    # The same folder as a plain ViT, which masks nothing.
+    network, info = transformers.ViTModel.from_pretrained(
+        tmp_path / "out", add_pooling_layer=False, output_loading_info=True
+    )
+    assert not info["missing_keys"]
+    assert all(key.startswith("decoder.") for key in info["unexpected_keys"])
+    with torch.no_grad():
+        tokens = network.eval()(images).last_hidden_state
+    torch.testing.assert_close(tokens, load(path).encoder(images), rtol=0, atol=1e-5)
+
+
+def test_lines_for_other_libraries_hold_the_sizes_that_they_need(
+    tmp_path: Path, reference: ReferenceMAE, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path / "x.safetensors", dict(reference.state_dict()))
+    wanted = {
+        "mmpretrain": ("embed_dims=48, num_layers=3, num_heads=3, feedforward_channels=192", "img_size=64"),
+        "mmseg": ('type="MAE"', "img_size=64, patch_size=8, embed_dims=48, num_layers=3, num_heads=3, init_values=1.0"),
+        "detectron2": ("pretrain_img_size=64, patch_size=8, embed_dim=48, depth=3, num_heads=3", "init_checkpoint"),
+    }
+    for layout, parts in wanted.items():
+        text, line = run_convert(path, layout, tmp_path / f"{layout}.pth", capsys)
+        assert all(part in line for part in (*parts, f'"{tmp_path / layout}.pth"'))
+        assert ("left out" in text) == (layout != "mmpretrain")
+
+
+def test_bad_input_to_convert_has_its_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["convert", str(tmp_path / "absent.pth"), "--to", "timm", "--out", str(tmp_path / "o.pth")]) == 2
+    assert "no such file" in capsys.readouterr().err
+    assert main(["convert", str(tmp_path / "absent.pth"), "--to", "onnx", "--out", str(tmp_path / "o.pth")]) == 2
+    assert "expected one of timm" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["convert", "--help"])
+    text = capsys.readouterr().out
+    assert all(layout in text for layout in EXPORTS)

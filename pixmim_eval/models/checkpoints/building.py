@@ -147,6 +147,7 @@ def build(
         keys=tuple(contents.keys),
         mean=contents.mean,
         std=contents.std,
+        label_space=contents.label_space,
         settings={key: source.content[key] for key in ("recipe", "args") if key in source.content},
     )
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from pixmim_eval.errors import InputError
 from pixmim_eval.models.checkpoints.keys import KeyUse, name_part
 from pixmim_eval.models.vit import Classifier, sincos_positions
+from pixmim_eval.types import LabelSpace
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Contents:
         heads, decoder_heads: attention heads; None where the file does not tell.
         epsilon: of the LayerNorms.
         mean, std: of the normalisation of images; None where the file does not tell.
+        label_space: what the outputs of the classifier mean; None where the file does not tell.
     """
 
     layout: str
@@ -63,6 +65,7 @@ class Contents:
     epsilon: float = 1e-6
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
+    label_space: LabelSpace | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,7 @@ class Checkpoint:
         classifier: from the encoder's tokens to logits, in eval mode; None where the file has none.
         keys: what became of every key.
         mean, std: of the normalisation of images; None where the file does not tell.
+        label_space: what the outputs of the classifier mean; None where the file does not tell.
         settings: of its training as the file has them: "recipe" in ours, "args" of the official trainers (see
             read_argument); empty where it has none.
     """
@@ -102,6 +106,7 @@ class Checkpoint:
     keys: tuple[KeyUse, ...] = ()
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
+    label_space: LabelSpace | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def require_decoder(self) -> dict[str, Tensor]:

@@ -26,7 +26,7 @@ _BESIDE = {
     "param_schedulers": "state of the schedule, for resuming",
     "message_hub": "logs of the training",
     "epoch": "read",
-    **dict.fromkeys(("format", "architecture", "image_size", "method", "recipe"), "read"),
+    **dict.fromkeys(("format", "architecture", "image_size", "method", "recipe", "label_space"), "read"),
     "args": "training arguments: read",
     "meta": "configuration and versions: read",
     "model_ema": "moving average of the weights: the weights themselves are read",

@@ -48,7 +48,11 @@ _HEAD = [
     *(("head.@", f"head.{name}.@") for name in ("fc", "layers.head")),
 ]
 NAMES = Names([*_list_backbone("backbone."), *_NECK, *_HEAD])
-BARE_NAMES = Names(_list_backbone(""))
+# Its head on the class token is VisionTransformerClsHead, on the mean of the patch tokens LinearClsHead.
+CLASS_TOKEN_NAMES = Names([("head.@", "head.layers.head.@"), *_list_backbone("backbone."), *_NECK, *_HEAD])
+# mmseg's MAE holds LayerScale in the block itself.
+_MMSEG_SCALES = zip(LAYER_SCALE, ("layers.#.gamma_1", "layers.#.gamma_2"), strict=True)
+BARE_NAMES = Names([*_MMSEG_SCALES, *_list_backbone("")])
 _FUSION = "MFF's fusion of shallow layers, which only its decoder reads"
 UNUSED = {
     "target_generator.low_pass_filter": "PixMIM's low-pass filter: a constant, computed from the radius here",

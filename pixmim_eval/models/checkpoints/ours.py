@@ -16,6 +16,7 @@ from pixmim_eval.models.checkpoints.checkpoint import Contents, Source
 from pixmim_eval.models.checkpoints.keys import CLASSIFIER, CONVVIT, DECODER, VIT, Names, same_names, translate
 from pixmim_eval.models.convvit import ConvArchitecture
 from pixmim_eval.models.vit import Architecture
+from pixmim_eval.types import LabelSpace
 
 LAYOUT = "pixmim-eval"
 NAMES = Names(same_names(VIT, CONVVIT, DECODER, CLASSIFIER))
@@ -30,6 +31,7 @@ def write(
     method: str,
     epoch: int,
     recipe: dict[str, Any],
+    label_space: LabelSpace | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> None:
     """Write a checkpoint that `checkpoints.load` opens.
@@ -39,6 +41,7 @@ def write(
         tensors: by MAE's public keys (encoder without prefix, decoder_*, mask_token).
         architecture, image_size, method, epoch: see Checkpoint.
         recipe: every setting of the pretraining; JSON values.
+        label_space: what the outputs of the classifier mean, where there is one.
         dtype: stored type of the floating-point tensors.
     """
     header = {
@@ -49,6 +52,8 @@ def write(
         "epoch": epoch,
         "recipe": recipe,
     }
+    if label_space is not None:
+        header["label_space"] = {"name": label_space.name, "classes": label_space.classes}
     stored = {key: value.detach().to("cpu", dtype).contiguous() for key, value in tensors.items()}
     write_atomic(path, save(stored, metadata={key: json.dumps(value) for key, value in header.items()}))
 
@@ -75,6 +80,7 @@ def convert(source: Source) -> Contents:
         architecture=architecture,
         image_size=header["image_size"],
         decoder_heads=recipe.get("decoder_heads") if "mask_token" in tensors else None,
+        label_space=_read_label_space(source.path, header.get("label_space"), tensors),
     )
 
 
@@ -90,11 +96,30 @@ def _read_header(path: Path, header: dict[str, Any]) -> Architecture | ConvArchi
     if not wrong and (kind is None or not all(type(n) is int and n > 0 for n in numbers)):
         wrong = ["architecture"]
     if wrong:
-        raise InputError(
-            "checkpoint",
-            expected="a whole header",
-            found=f"{wrong[0]}: {header.get(wrong[0])!r}"[:100],
-            where=str(path),
-            fix="Make it again.",
-        )
+        raise _report_header(path, wrong[0], header.get(wrong[0]))
     return kind(**{name: tuple(size) if isinstance(size, list) else size for name, size in sizes.items()})
+
+
+def _read_label_space(path: Path, value: Any, tensors: dict[str, Tensor]) -> LabelSpace | None:
+    """The label space of a header, with as many classes as the classifier has outputs; None where there is none."""
+    if value is None:
+        return None
+    classes = value.get("classes") if isinstance(value, dict) else None
+    outputs = len(tensors["head.weight"]) if "head.weight" in tensors else 0
+    if (
+        not (isinstance(value.get("name"), str) and isinstance(classes, list) and len(classes) == outputs)
+        or not all(isinstance(name, str) for name in classes)
+        or len(set(classes)) != outputs
+    ):
+        raise _report_header(path, "label_space", value)
+    return LabelSpace(value["name"], tuple(classes))
+
+
+def _report_header(path: Path, key: str, value: Any) -> InputError:
+    return InputError(
+        "checkpoint",
+        expected="a whole header",
+        found=f"{key}: {value!r}"[:100],
+        where=str(path),
+        fix="Make it again.",
+    )
