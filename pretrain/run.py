@@ -19,8 +19,9 @@ from pixmim_eval.errors import InputError, NonFiniteLossError
 from pixmim_eval.files import write_atomic
 from pixmim_eval.training import TrainingSettings, build_fabric, scale_learning_rate, train
 from pixmim_eval.types import Manifest
-from pretrain.recipes import RECIPES, Recipe, check_recipe, describe_method, get_recipe, read_settings
-from pretrain.task import MaskedImageModeling
+from pretrain.recipes import RECIPES, SUPERVISED, Recipe, check_recipe, describe_method, get_recipe, read_settings
+from pretrain.supervised_task import SupervisedLearning
+from pretrain.task import MaskedImageModeling, PretrainingTask
 
 # Fields that may change between a start and its resumption: they do not touch the numbers.
 FREE_FIELDS = {"save_every", "save_dtype", "draw_every", "state_minutes", "workers"}
@@ -51,7 +52,7 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Options of the command line; a recipe's field that is not given is absent."""
     parser = argparse.ArgumentParser(
         prog="python -m pretrain.run",
-        description="Pretrain an encoder by masked image modeling. The same command resumes a killed run.",
+        description="Pretrain an encoder, masked or with labels. The same command resumes a killed run.",
         epilog=f"recipes: {', '.join(RECIPES)}",
     )
     parser.add_argument("--recipe", default="mae-64px", metavar="NAME", help="settings to start from (see below)")
@@ -95,12 +96,14 @@ def pretrain(recipe: Recipe, data: str, directory: Path, *, device: str = "auto"
     """
     check_recipe(recipe)
     recipe = dataclasses.replace(recipe, precision=resolve_precision(device, recipe.precision))  # goes on record
-    manifest = open_manifest(data, role="train", labelled=False)
+    supervised = recipe.method in SUPERVISED
+    manifest = open_manifest(data, role="train", labelled=supervised)
     fabric = build_fabric(device, recipe.precision)
     if fabric.is_global_zero:
         claim_directory(directory, recipe, manifest, on_bad_image)
     fabric.barrier()
-    task = MaskedImageModeling(
+    kind: type[PretrainingTask] = SupervisedLearning if supervised else MaskedImageModeling
+    task = kind(
         recipe,
         manifest,
         device=fabric.device,

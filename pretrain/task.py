@@ -1,8 +1,9 @@
-"""Masked image modeling as a task of the training loop."""
+"""Pretraining as a task of the training loop: what all methods share, and masked image modeling."""
 
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,24 +16,29 @@ from pixmim_eval.data.loader import TrainingLoader, evaluation_batches
 from pixmim_eval.data.transforms import normalize
 from pixmim_eval.models.checkpoints import ours
 from pixmim_eval.seeds import derive_seed, uniform
-from pixmim_eval.types import Batch, Manifest, Preprocessing
+from pixmim_eval.types import Batch, LabelSpace, Manifest, Preprocessing
+from pretrain.autoencoder import MaskedAutoencoder
 from pretrain.methods import METHODS
+from pretrain.methods.supervised import SupervisedClassifier
 from pretrain.pictures import draw_reconstructions
 from pretrain.recipes import Recipe, build_crop, describe_method
 
 PICTURED = 6  # images of a reconstruction picture
 
 
-class MaskedImageModeling:
+class PretrainingTask(ABC):
     """A recipe on a data set; see training.Task.
 
     Args:
         recipe: see Recipe.
-        manifest: images; labels are not used.
+        manifest: images.
         device: where the module will be.
         world_size, rank: of the processes that train together.
         on_bad_image: "stop", or "skip" images that cannot be decoded.
     """
+
+    model: MaskedAutoencoder | SupervisedClassifier
+    label_space: LabelSpace | None = None  # of the model's classifier
 
     def __init__(
         self,
@@ -47,7 +53,7 @@ class MaskedImageModeling:
         self.recipe, self.manifest, self.device, self.on_bad_image = recipe, manifest, device, on_bad_image
         self.preprocessing = Preprocessing(size=recipe.image_size, resize=recipe.image_size)
         torch.manual_seed(derive_seed(recipe.seed, "weights"))
-        self.model = METHODS[recipe.method](recipe)
+        self.model = self.build_model()
         self.module: nn.Module = self.model
         self.loader = TrainingLoader(
             manifest,
@@ -63,49 +69,61 @@ class MaskedImageModeling:
             on_bad_image=on_bad_image,
         )
 
+    @abstractmethod
+    def build_model(self) -> MaskedAutoencoder | SupervisedClassifier:
+        """The recipe's model, with random weights from torch's global generator."""
+
+    @abstractmethod
+    def build_optimizer(self, groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
+        """The method's optimiser."""
+
+    @abstractmethod
+    def inputs(self, batch: Batch, epoch: int) -> tuple[Tensor, ...]:
+        """What the model takes."""
+
+    @abstractmethod
+    def draw(self, directory: Path, epoch: int) -> dict[str, Tensor]:
+        """Pictures of what the model does, by name, uint8 [3, H, W]; also saved as files."""
+
+    @abstractmethod
+    def describe_recipe(self) -> dict[str, Any]:
+        """The recipe as it goes into checkpoints."""
+
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps an epoch; the last, smaller batch is left out."""
         return self.loader.steps_per_epoch
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Two groups: decayed, and not (vectors and biases; class and mask token unless recipe.decay_tokens)."""
+        """Two groups: decayed, and not (vectors, biases, learned positions; class and mask token unless
+        recipe.decay_tokens)."""
         decayed: list[nn.Parameter] = []
         exempt: list[nn.Parameter] = []
         for name, parameter in self.model.named_parameters():
             token = name.endswith(("cls_token", "mask_token"))
-            free = parameter.ndim <= 1 or name.endswith(".bias") or (token and not self.recipe.decay_tokens)
+            free = parameter.ndim <= 1 or name.endswith((".bias", "pos_embed"))
+            free = free or (token and not self.recipe.decay_tokens)
             (exempt if free else decayed).append(parameter)
         return [
             {"params": decayed, "weight_decay": self.recipe.weight_decay},
             {"params": exempt, "weight_decay": 0.0},
         ]
 
-    def build_optimizer(self, groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
-        """AdamW in its fused form: one pass over the weights instead of one an operation."""
-        return torch.optim.AdamW(groups, lr=learning_rate, betas=(self.recipe.beta1, self.recipe.beta2), fused=True)
-
     def batches(self, epoch: int, first_step: int) -> Iterator[Batch]:
         """Micro-batches of an epoch from a step on."""
         return self.loader.batches(epoch, first_step)
 
-    def inputs(self, batch: Batch, epoch: int) -> tuple[Tensor, ...]:
-        """Normalised images, and the noise that masks each (depends on seed, epoch and image alone)."""
-        return self._normalise(batch), self._draw_noise(batch, "mask", epoch)
-
-    def _normalise(self, batch: Batch) -> Tensor:
-        images = batch.images.to(self.device, non_blocking=True)
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 [B, 3, S, S] on any device -> float32 on this one."""
+        images = images.to(self.device, non_blocking=True)
         return normalize(images, self.preprocessing.mean, self.preprocessing.std)
-
-    def _draw_noise(self, batch: Batch, *purpose: str | int) -> Tensor:
-        return uniform(derive_seed(self.recipe.seed, *purpose), batch.index.to(self.device), self.model.units)
 
     def describe_rows(self, batches: list[Batch]) -> list[str]:
         """Keys of the images in these batches."""
         return [str(key) for batch in batches for key in self.manifest.keys[batch.index.cpu().numpy()]]
 
     def save_checkpoint(self, directory: Path, epoch: int) -> None:
-        """epoch-NNNN.safetensors: encoder, decoder and the recipe."""
+        """epoch-NNNN.safetensors: the model and the recipe."""
         recipe = self.recipe
         ours.write(
             directory / f"epoch-{epoch:04d}.safetensors",
@@ -114,10 +132,35 @@ class MaskedImageModeling:
             image_size=recipe.image_size,
             method=describe_method(recipe),
             epoch=epoch,
-            # what readers of checkpoints ask of every method, whatever its target is called
-            recipe=dataclasses.asdict(recipe) | {"normalise_target": self.model.normalise_target},
+            recipe=self.describe_recipe(),
+            label_space=self.label_space,
             dtype=getattr(torch, recipe.save_dtype),
         )
+
+
+class MaskedImageModeling(PretrainingTask):
+    """MAE and what is like it; labels are not used."""
+
+    model: MaskedAutoencoder
+
+    def build_model(self) -> MaskedAutoencoder:
+        """See PretrainingTask."""
+        return METHODS[self.recipe.method](self.recipe)
+
+    def build_optimizer(self, groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
+        """AdamW in its fused form: one pass over the weights instead of one an operation."""
+        return torch.optim.AdamW(groups, lr=learning_rate, betas=(self.recipe.beta1, self.recipe.beta2), fused=True)
+
+    def inputs(self, batch: Batch, epoch: int) -> tuple[Tensor, ...]:
+        """Normalised images, and the noise that masks each (depends on seed, epoch and image alone)."""
+        return self.normalise(batch.images), self._draw_noise(batch, "mask", epoch)
+
+    def _draw_noise(self, batch: Batch, *purpose: str | int) -> Tensor:
+        return uniform(derive_seed(self.recipe.seed, *purpose), batch.index.to(self.device), self.model.units)
+
+    def describe_recipe(self) -> dict[str, Any]:
+        """Every field, and what readers of checkpoints ask of every method, whatever its target is called."""
+        return dataclasses.asdict(self.recipe) | {"normalise_target": self.model.normalise_target}
 
     def draw(self, directory: Path, epoch: int) -> dict[str, Tensor]:
         """reconstruction-NNNN.png: input, masked input, prediction and target of the same few images every time."""
@@ -133,7 +176,7 @@ class MaskedImageModeling:
         batch = next(batches, None)
         if batch is None:  # every one of them was skipped as bad
             return {}
-        images = self._normalise(batch)
+        images = self.normalise(batch.images)
         reconstruction = self.model.reconstruct(images, self._draw_noise(batch, "picture"))
         side = self.recipe.image_size // self.recipe.patch
         path = directory / f"reconstruction-{epoch:04d}.png"

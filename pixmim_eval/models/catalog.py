@@ -95,10 +95,12 @@ def _from_checkpoint(checkpoint: Checkpoint) -> Model:
         epoch=checkpoint.epoch,
         checkpoint=checkpoint,
     )
-    if checkpoint.classifier is None or checkpoint.classifier.classes != 1000:  # what other labels mean is unknown
+    space = checkpoint.label_space
+    if space is None and checkpoint.classifier is not None and checkpoint.classifier.classes == 1000:
+        space = LabelSpace("imagenet-1k", tuple(ImageNetInfo("imagenet-1k").label_names()))
+    if checkpoint.classifier is None or space is None:  # what other labels mean is unknown
         return model
     both = ClassifyingEncoder(checkpoint.encoder, checkpoint.classifier)
-    space = LabelSpace("imagenet-1k", tuple(ImageNetInfo("imagenet-1k").label_names()))
     return replace(model, encoder=both, classify=both, label_space=space)
 
 

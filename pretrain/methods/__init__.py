@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from pretrain.autoencoder import MaskedAutoencoder
-from pretrain.methods import convmae, mae
+from pretrain.methods import convmae, mae, supervised
 from pretrain.recipes import Recipe
 
 METHODS: dict[str, Callable[[Recipe], MaskedAutoencoder]] = {
@@ -11,3 +11,5 @@ METHODS: dict[str, Callable[[Recipe], MaskedAutoencoder]] = {
     "lsmae": mae.build,
     "convmae": convmae.build,
 }
+# Methods that learn from labels also need the number of classes; recipes.SUPERVISED names them too.
+SUPERVISED_METHODS: dict[str, Callable[[Recipe, int], supervised.SupervisedClassifier]] = {"deit3": supervised.build}

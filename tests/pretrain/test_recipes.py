@@ -12,7 +12,7 @@ from pixmim_eval.data.shapes16 import manifest
 from pixmim_eval.errors import InputError
 from pixmim_eval.models.convvit import CONV_ARCHITECTURES
 from pixmim_eval.training import scale_learning_rate
-from pretrain.methods import METHODS
+from pretrain.methods import METHODS, SUPERVISED_METHODS
 from pretrain.recipes import (
     RECIPES,
     Recipe,
@@ -104,7 +104,10 @@ def test_a_centre_crop_is_a_crop() -> None:
 def test_every_recipe_builds() -> None:
     for recipe in RECIPES.values():
         with torch.device("meta"):
-            METHODS[recipe.method](recipe)
+            if recipe.method in SUPERVISED_METHODS:
+                SUPERVISED_METHODS[recipe.method](recipe, 1000)
+            else:
+                METHODS[recipe.method](recipe)
         check_recipe(recipe)
         build_crop(recipe)
 
