@@ -74,6 +74,59 @@ def test_export_and_import_give_every_bit_back(
         assert all("no decoder" in use.reason for use in left)
 
 
+def make_public_file(path: Path, kind: str, tensors: dict[str, Tensor]) -> Path:
+    """A file of another public code base, in its own names."""
+    encoder = {key: value for key, value in tensors.items() if not re.match("decoder|mask", key)}
+    head = {"head.weight": torch.randn(7, 48), "head.bias": torch.randn(7)}
+    mean = {"fc_norm.weight": torch.randn(48), "fc_norm.bias": torch.randn(48)}
+    batch = {"head.0.running_mean": torch.randn(48), "head.0.running_var": torch.rand(48)}
+    scales = {f"blocks.{block}.gamma_{number}": torch.randn(48) for block in range(3) for number in (1, 2)}
+    biases = {key: value.chunk(3) for key, value in tensors.items() if key.endswith("qkv.bias")}
+    files: dict[str, dict[str, Tensor]] = {
+        "lsmae": {key: value for key, value in tensors.items() if key not in biases}
+        | {key.replace("qkv", "q_"): thirds[0] for key, thirds in biases.items()}
+        | {key.replace("qkv", "v_"): thirds[2] for key, thirds in biases.items()},
+        "fine-tuned": {key: value for key, value in encoder.items() if not key.startswith("norm")} | mean | head,
+        "probed": encoder
+        | {f"head.1.{key[5:]}": value for key, value in head.items()}
+        | batch
+        | {"head.0.num_batches_tracked": torch.tensor(3)},
+        "deit3": encoder | scales | head | {"pos_embed": tensors["pos_embed"][:, 1:]},
+    }
+    state = {key.replace("q_.bias", "q_bias").replace("v_.bias", "v_bias"): v for key, v in files[kind].items()}
+    torch.save({"model": {key: value.clone() for key, value in state.items()}}, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "layouts", "with_classifier"),
+    [
+        ("lsmae", "timm mmpretrain mmseg detectron2", ""),
+        ("fine-tuned", "timm mmpretrain mmseg detectron2", "timm mmpretrain"),
+        ("probed", "timm mmpretrain mmseg detectron2", "mmpretrain"),
+        ("deit3", "timm mmpretrain mmseg", "timm mmpretrain"),
+    ],
+)
+def test_public_files_keep_every_bit_on_the_way_through_a_layout(
+    tmp_path: Path, reference: ReferenceMAE, kind: str, layouts: str, with_classifier: str
+) -> None:
+    path = make_public_file(tmp_path / "x.pth", kind, dict(reference.state_dict()))
+    before = load(path, arch=TINY)
+    for layout in layouts.split():
+        export_checkpoint(path, layout, tmp_path / f"{layout}.pth")
+        after = load(tmp_path / f"{layout}.pth", arch=TINY)
+        assert after.encoder.state_dict().keys() == before.encoder.state_dict().keys()
+        assert all(torch.equal(v, before.encoder.state_dict()[key]) for key, v in after.encoder.state_dict().items())
+        assert (after.classifier is not None) == (layout in with_classifier.split())
+        if after.classifier is not None:
+            assert before.classifier is not None
+            assert after.classifier.pooling == before.classifier.pooling
+            wanted = before.classifier.state_dict()
+            assert all(torch.equal(value, wanted[key]) for key, value in after.classifier.state_dict().items())
+        if kind == "lsmae" and layout == "mmpretrain":
+            assert all(torch.equal(value, before.decoder[key]) for key, value in after.decoder.items())
+
+
 def test_a_timm_vit_loads_the_export_and_gives_our_tokens(
     tmp_path: Path, reference: ReferenceMAE, images: Tensor
 ) -> None:

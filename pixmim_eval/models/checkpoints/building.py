@@ -122,7 +122,7 @@ def build(
     architecture = _choose_architecture(source.path, contents, geometry, arch)
     size = image_size or geometry.image_size
     with torch.device("meta"):  # no time lost on random weights that are replaced at once
-        network = _make_network(encoder, classifier, architecture, size, contents.epsilon)
+        network = _make_network(encoder, contents, architecture, size, pooled="fc_norm.weight" in classifier)
     if not geometry.class_row and isinstance(network, VisionTransformer):  # no position is a position of zeros
         encoder["pos_embed"] = torch.cat((torch.zeros_like(encoder["pos_embed"][:, :1]), encoder["pos_embed"]), dim=1)
     if size != geometry.image_size:
@@ -154,15 +154,16 @@ def build(
 
 def _make_network(
     encoder: Mapping[str, Tensor],
-    classifier: Mapping[str, Tensor],
+    contents: Contents,
     architecture: Architecture | ConvArchitecture,
     size: int,
-    epsilon: float,
+    *,
+    pooled: bool,
 ) -> VisionTransformer | ConvVisionTransformer:
-    final_norm = "fc_norm.weight" not in classifier or "norm.weight" in encoder
+    final_norm = "norm.weight" in encoder or not (pooled or contents.backbone)
     if isinstance(architecture, Architecture):
         scale = 1.0 if "blocks.0.ls1.gamma" in encoder else None
-        return VisionTransformer(size, architecture, layer_scale=scale, final_norm=final_norm, epsilon=epsilon)
+        return VisionTransformer(size, architecture, layer_scale=scale, final_norm=final_norm, epsilon=contents.epsilon)
     network: Any = ConvVisionTransformer(size, architecture, fusion="stage1_output_decode.weight" in encoder)
     if not final_norm:
         network.norm = nn.Identity()

@@ -48,6 +48,7 @@ class Contents:
         architecture, image_size: None where they are to be inferred from the shapes.
         heads, decoder_heads: attention heads; None where the file does not tell.
         epsilon: of the LayerNorms.
+        backbone: whether the format holds backbones of detectors and the like, which may lack the final norm.
         mean, std: of the normalisation of images; None where the file does not tell.
         label_space: what the outputs of the classifier mean; None where the file does not tell.
     """
@@ -63,6 +64,7 @@ class Contents:
     heads: int | None = None
     decoder_heads: int | None = None
     epsilon: float = 1e-6
+    backbone: bool = False
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     label_space: LabelSpace | None = None

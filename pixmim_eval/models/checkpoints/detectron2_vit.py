@@ -24,4 +24,4 @@ def recognises(source: Source) -> bool:
 def convert(source: Source) -> Contents:
     """See Contents."""
     tensors, keys = translate(source.tensors, NAMES, unused=UNUSED, where=source.path, layout=LAYOUT)
-    return Contents(layout=LAYOUT, tensors=tensors, keys=keys, method=name_method(tensors))
+    return Contents(layout=LAYOUT, tensors=tensors, keys=keys, method=name_method(tensors), backbone=True)

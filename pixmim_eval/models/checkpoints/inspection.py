@@ -109,7 +109,7 @@ def inspect_checkpoint(path: str | Path) -> CheckpointReport:
         parameters=sum(value.numel() for value in source.tensors.values()),
         dtypes=tuple(sorted({str(value.dtype).removeprefix("torch.") for value in source.tensors.values()})),
         digest=digest_tensors(source.tensors),
-        keys=(*contents.keys, *list_missing(encoder, decoder, classifier)),
+        keys=(*contents.keys, *list_missing(encoder, decoder, classifier, backbone=contents.backbone)),
         beside=tuple((key, _BESIDE.get(key, _describe(value))) for key, value in source.content.items()),
     )
 
@@ -129,17 +129,23 @@ def _describe_classifier(classifier: Mapping[str, Tensor], *, has_class_token: b
 
 
 def list_missing(
-    encoder: Mapping[str, Tensor], decoder: Mapping[str, Tensor], classifier: Mapping[str, Tensor]
+    encoder: Mapping[str, Tensor],
+    decoder: Mapping[str, Tensor],
+    classifier: Mapping[str, Tensor],
+    *,
+    backbone: bool,
 ) -> list[KeyUse]:
     """Keys that a whole pretraining or classification file would have, and why this one may lack them."""
     after_pooling = "fc_norm.weight" in classifier
-    optional = {*FUSION, *(["norm.@"] if after_pooling else [])}
+    optional = {*FUSION, *(["norm.@"] if after_pooling or backbone else [])}
     optional |= set(LAYER_SCALE) if "blocks.0.ls1.gamma" not in encoder else set()
     names = CONVVIT if "patch_embed1.proj.weight" in encoder else VIT
     wanted = [key for key in names if key not in optional]
     missing = _list_absent(wanted, encoder, "the encoder needs it: the file is incomplete")
     if after_pooling and "norm.weight" not in encoder:
         missing.append(KeyUse("norm.@", "missing", "fine-tuned with mean pooling: fc_norm takes its place"))
+    elif backbone and "norm.weight" not in encoder:
+        missing.append(KeyUse("norm.@", "missing", "a backbone without final norm: tokens are those of the last block"))
     if decoder:
         missing += _list_absent(DECODER, decoder, "the decoder needs it: the file is incomplete")
     else:

@@ -88,6 +88,7 @@ def convert(source: Source) -> Contents:
         epoch=epoch if type(epoch) is int else None,
         normalised=_explain_normalised(settings),
         decoder_heads=infer_decoder_heads(tensors),
+        backbone=names is BARE_NAMES,
     )
 
 
