@@ -15,19 +15,20 @@ from analysis.bars import MAX_MODELS, draw_robustness
 from analysis.cells import build_maps, choose_scales
 from analysis.curves import draw_curves, plan_curves
 from analysis.differences import compare_cells
-from analysis.groups import Group, split_groups
+from analysis.groups import Group, find_suites, split_groups
 from analysis.heatmap import MODELS, PAIRS, ROWS, draw_heatmaps
 from analysis.layout import STYLE, wrap_items
+from analysis.spectrum import draw_spectrum
 from analysis.statistics import Robustness, summarise_robustness
 from analysis.subjects import Subject
 from pixmim_eval.results import write_atomic
 
 
 def write_figures(rows: pd.DataFrame, out: Path, *, columns: int = 2) -> list[Path]:
-    """Writes the robustness figures of each group of comparable rows as PNG and PDF.
+    """Writes the figures of each group of comparable rows as PNG and PDF.
 
-    These are `robustness`, bars and curves; `robustness-curves`, a panel for each corruption, where there are more than
-    six of them; and `robustness-heatmap`.
+    Of the suite robustness these are `robustness`, bars and curves; `robustness-curves`, a panel for each corruption,
+    where there are more than six of them; and `robustness-heatmap`. Of reconstruction it is `reconstruction-spectrum`.
 
     Args:
         rows: result rows of any number of runs; `hits` too where differences of models shall be shown (attach_hits).
@@ -38,7 +39,7 @@ def write_figures(rows: pd.DataFrame, out: Path, *, columns: int = 2) -> list[Pa
         The files written.
     """
     written = []
-    for group in split_groups(rows, "robustness"):
+    for group in (group for suite in find_suites(rows) for group in split_groups(rows, suite)):
         for name, figures in draw_group(group, columns).items():
             for number, figure in enumerate(figures, start=1):
                 part = f"part-{number}" if len(figures) > 1 else ""
@@ -49,6 +50,9 @@ def write_figures(rows: pd.DataFrame, out: Path, *, columns: int = 2) -> list[Pa
 
 def draw_group(group: Group, columns: int) -> dict[str, list[Figure]]:
     """The pages of each figure of one group."""
+    if set(group.rows["suite"]) == {"reconstruction"}:
+        spectra = [draw_spectrum(part, columns=columns) for part in split_pages(group, MAX_MODELS)]
+        return {"reconstruction-spectrum": spectra}
     whole = summarise_robustness(group)
     parts = split_pages(group, MAX_MODELS)
     pages = [whole] if len(parts) == 1 else [summarise_robustness(part) for part in parts]

@@ -82,6 +82,11 @@ def is_corrupted(condition: str) -> bool:
     return re.fullmatch(r".+/[1-5]", condition) is not None
 
 
+def find_suites(rows: pd.DataFrame) -> list[str]:
+    """Which suites with figures the rows are of; robustness where of none, so that its absence is an error."""
+    return [suite for suite in ("robustness", "reconstruction") if suite in set(rows["suite"])] or ["robustness"]
+
+
 def split_groups(rows: pd.DataFrame, suite: str) -> list[Group]:
     """Splits the rows of one suite into groups in which every condition has one setting for all models.
 

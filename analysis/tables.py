@@ -21,7 +21,7 @@ from analysis.captions import (
 from analysis.columns import Column
 from analysis.differences import MAX_PAIRS, Comparison, Difference, compare_models, list_pairs, tabulate_differences
 from analysis.formats import Cell, Table, to_latex, to_markdown
-from analysis.groups import split_groups
+from analysis.groups import find_suites, split_groups
 from analysis.published import NAMES, read_published
 from analysis.statistics import Robustness, summarise_robustness, tabulate
 from pixmim_eval.results import write_atomic
@@ -34,6 +34,8 @@ TITLES = {"robustness": "Published robustness", "main_results": "Published main 
 def write_tables(rows: pd.DataFrame, out: Path) -> list[Path]:
     """Writes the robustness tables of each group of comparable rows, and the published reference numbers.
 
+    The suite reconstruction has no table: its rows are the points of a figure.
+
     Args:
         rows: result rows of any number of runs; `hits` too where models shall be compared image by image (attach_hits).
         out: the reports folder; files go to out/tables.
@@ -42,7 +44,7 @@ def write_tables(rows: pd.DataFrame, out: Path) -> list[Path]:
         The files written.
     """
     written = []
-    for group in split_groups(rows, "robustness"):
+    for group in split_groups(rows, "robustness") if "robustness" in find_suites(rows) else ():
         robustness = summarise_robustness(group)
         end = f"-{group.suffix}" if group.suffix else ""
         written += _write(out / "tables" / f"robustness{end}", build_robustness(robustness), tabulate(robustness))

@@ -67,7 +67,7 @@ def run_suite(options: argparse.Namespace) -> int:
     from pixmim_eval.devices import resolve_device
     from pixmim_eval.extract import process_rank
     from pixmim_eval.models.catalog import load_models
-    from pixmim_eval.suites import load_suite
+    from pixmim_eval.suites import PictureSuite, load_suite
     from pixmim_eval.suites.roles import open_data
 
     suite, names = load_suite(options.suite), resolve_names(options.corruptions)
@@ -78,10 +78,9 @@ def run_suite(options: argparse.Namespace) -> int:
         _check_models(models)
         for model in models:
             model.encoder.to(device)
+        with_train = "train" in suite.accepts and any(not model.classify for model in models)
         config = SuiteConfig(
-            data=open_data(
-                options.data, suite, with_train=any(not model.classify for model in models), corruptions=names
-            ),
+            data=open_data(options.data, suite, with_train=with_train, corruptions=names),
             run=out.resolve().name,
             **_read_settings(options, device, names),
         )
@@ -93,7 +92,11 @@ def run_suite(options: argparse.Namespace) -> int:
         failures = evaluate(suite, tasks, config, RunFolder(out))
     if not first:
         return DONE
-    return report_results(tasks, failures, out, DEFAULT_REPORTS if options.out is None else out / "reports")
+    reports = DEFAULT_REPORTS if options.out is None else out / "reports"
+    code = report_results(tasks, failures, out, reports)
+    if isinstance(suite, PictureSuite):
+        print("\n".join(str(path) for path in suite.draw(models, config, reports / "figures")))
+    return code
 
 
 def _read_settings(options: argparse.Namespace, device: str, corruptions: tuple[str, ...]) -> dict[str, Any]:
@@ -243,9 +246,10 @@ def print_plan(suite: EvaluationSuite, tasks: Sequence[Task], config: SuiteConfi
     }
     print(f"suite {suite.name} -> {out}")
     for model in models.values():
-        classifier = "own classifier" if model.classify else "a linear head is fitted"
+        classifier = ", own classifier" if model.classify else ", a linear head is fitted"
+        classifier = classifier if "train" in suite.accepts else ""
         epoch = "unknown" if model.epoch is None else model.epoch
-        print(f"model {model.name}: method {model.method}, epoch {epoch}, weights {model.digest}, {classifier}")
+        print(f"model {model.name}: method {model.method}, epoch {epoch}, weights {model.digest}{classifier}")
     for role, manifest in config.data.items():
         print(f"data {role}: {manifest.name}, n = {len(manifest)}, digest {manifest.digest}")
     missing = [task for task in tasks if not task.done]
@@ -259,11 +263,11 @@ def print_plan(suite: EvaluationSuite, tasks: Sequence[Task], config: SuiteConfi
 
 
 def print_summary(rows: Sequence[ResultRow]) -> None:
-    """A table with a column a model and a line a number, but for single cells: per cent with 95 % intervals."""
+    """A table with a column a model and a line a number, but for single cells and bands: with 95 % intervals."""
     from rich.console import Console
     from rich.table import Table
 
-    shown = [row for row in rows if "/" not in row.condition]
+    shown = [row for row in rows if "/" not in row.condition + row.metric]
     models = list(dict.fromkeys(row.model for row in shown))
     cells = {(row.condition, row.metric, row.model): row for row in shown}
     table = Table("condition", "metric", *models)

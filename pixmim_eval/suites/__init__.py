@@ -6,9 +6,10 @@ A new suite is one file and one line in SUITES: a class with the members of Eval
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -19,6 +20,7 @@ from pixmim_eval.types import Model, Suite, SuiteConfig
 
 SUITES: dict[str, str] = {  # name -> import path; found by name, as a suite may live in a package above this one
     "robustness": "pixmim_eval.suites.robustness:Robustness",
+    "reconstruction": "pretrain.reconstruction:ReconstructionSuite",
 }
 
 
@@ -51,6 +53,15 @@ class EvaluationSuite(Suite, Protocol):
 
     def measure_images(self, model: Model, config: SuiteConfig) -> tuple[str, int]:
         """A name for the decoded images that are kept on disk for this model, and their bytes."""
+        ...
+
+
+@runtime_checkable
+class PictureSuite(Protocol):
+    """A suite that also shows images, which rows do not hold."""
+
+    def draw(self, models: Sequence[Model], config: SuiteConfig, folder: Path) -> list[Path]:
+        """Draw all models side by side, after they were measured, and return the files written to the folder."""
         ...
 
 
