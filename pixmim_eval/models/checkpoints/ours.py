@@ -104,15 +104,17 @@ def _read_label_space(path: Path, value: Any, tensors: dict[str, Tensor]) -> Lab
     """The label space of a header, with as many classes as the classifier has outputs; None where there is none."""
     if value is None:
         return None
-    classes = value.get("classes") if isinstance(value, dict) else None
+    content = value if isinstance(value, dict) else {}
+    name, classes = content.get("name"), content.get("classes")
     outputs = len(tensors["head.weight"]) if "head.weight" in tensors else 0
     if (
-        not (isinstance(value.get("name"), str) and isinstance(classes, list) and len(classes) == outputs)
-        or not all(isinstance(name, str) for name in classes)
-        or len(set(classes)) != outputs
+        not isinstance(name, str)
+        or not isinstance(classes, list)
+        or not all(isinstance(label, str) for label in classes)
+        or not len(classes) == len(set(classes)) == outputs
     ):
         raise _report_header(path, "label_space", value)
-    return LabelSpace(value["name"], tuple(classes))
+    return LabelSpace(name, tuple(classes))
 
 
 def _report_header(path: Path, key: str, value: Any) -> InputError:
