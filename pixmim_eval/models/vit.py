@@ -144,9 +144,10 @@ class Classifier(nn.Module):
     Args:
         dim: width D of the tokens.
         classes: number K of classes.
-        pooling: "cls" (class token) or "mean" (of the patch tokens).
+        pooling: "cls" (class token), "mean" (of the patch tokens), or "first" (patch token: ConvMAE's linear probe
+            without --global_pool, which takes it for a class token).
         norm: "layer" (LayerNorm [fc_norm]: fine-tuning with mean pooling), "batch" (BatchNorm without learned factors
-            [head_norm]: MAE's linear probe) or None.
+            [head_norm]: MAE's linear probe), "layer+batch" (ConvMAE's with mean pooling) or None.
         epsilon: of the norm.
 
     Source: MAE, official fine-tuning and linear probing; the linear layer is [head].
@@ -157,14 +158,19 @@ class Classifier(nn.Module):
     ) -> None:
         super().__init__()
         self.classes, self.pooling = classes, pooling
-        self.fc_norm = LayerNorm(dim, eps=epsilon) if norm == "layer" else nn.Identity()
-        self.head_norm = nn.BatchNorm1d(dim, affine=False, eps=epsilon) if norm == "batch" else nn.Identity()
+        self.fc_norm = LayerNorm(dim, eps=epsilon) if norm in ("layer", "layer+batch") else nn.Identity()
+        batch = norm in ("batch", "layer+batch")
+        self.head_norm = nn.BatchNorm1d(dim, affine=False, eps=epsilon) if batch else nn.Identity()
         self.head = nn.Linear(dim, classes)
 
     def forward(self, tokens: Tokens) -> Tensor:
         """Logits [B, K]."""
-        pooled = tokens.patches.mean(dim=1) if self.pooling == "mean" or tokens.cls is None else tokens.cls
-        return self.head(self.head_norm(self.fc_norm(pooled)))
+        return self.head(self.head_norm(self.fc_norm(self._pool(tokens))))
+
+    def _pool(self, tokens: Tokens) -> Tensor:
+        if self.pooling == "first":
+            return tokens.patches[:, 0]
+        return tokens.patches.mean(dim=1) if self.pooling == "mean" or tokens.cls is None else tokens.cls
 
 
 def build_block(dim: int, heads: int, *, layer_scale: float | None = None, epsilon: float = 1e-6) -> Block:

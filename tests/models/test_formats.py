@@ -198,6 +198,37 @@ def test_a_convvit_comes_back_from_our_own_file_and_from_a_fine_tuned_one(tmp_pa
     torch.testing.assert_close(logits, normed @ tuned["head.weight"].T + tuned["head.bias"], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("mean", [True, False])
+def test_a_convvit_probe_reads_what_the_public_code_reads(tmp_path: Path, mean: bool) -> None:
+    """With --global_pool the normalised mean of the patch tokens, else the first patch token after the last norm; then
+    batch norm without learned factors (its eps 1e-6) and one linear layer."""
+    network = randomise(ConvVisionTransformer(SIZE, TINY_CONV))
+    network.pos_embed.copy_(ConvVisionTransformer(SIZE, TINY_CONV).pos_embed)  # which training does not move
+    images = torch.randn(3, 3, SIZE, SIZE)
+    state: Tensors = dict(network.state_dict())
+    tokens = network.tokens(images).patches
+    pooled = tokens[:, 0]
+    if mean:
+        norm = {"fc_norm.weight": torch.rand(48), "fc_norm.bias": torch.rand(48)}
+        state = {key: value for key, value in state.items() if not key.startswith("norm")} | norm
+        network.norm = nn.Identity()
+        pooled = network.tokens(images).patches.mean(dim=1)
+        pooled = nn.functional.layer_norm(pooled, (48,), norm["fc_norm.weight"], norm["fc_norm.bias"], 1e-6)
+    centre, spread, weight, bias = torch.randn(48), torch.rand(48), torch.randn(CLASSES, 48), torch.randn(CLASSES)
+    state |= {
+        "head.0.running_mean": centre,
+        "head.0.running_var": spread,
+        "head.0.num_batches_tracked": torch.tensor(1),
+    }
+    state |= {"head.1.weight": weight, "head.1.bias": bias}
+    checkpoint = load(save(tmp_path / "x.pth", {"model": state, "epoch": 89}), arch=TINY_CONV)
+    assert (checkpoint.format, checkpoint.method, checkpoint.epoch) == ("convmae", "convmae-linear", 90)
+    assert checkpoint.classifier is not None
+    wanted = (pooled - centre) / (spread + 1e-6).sqrt() @ weight.T + bias
+    logits = checkpoint.classifier(checkpoint.encoder.tokens(images))
+    torch.testing.assert_close(logits, wanted, rtol=1e-4, atol=1e-4)
+
+
 def test_a_convvit_is_no_vit(tmp_path: Path, tensors: Tensors) -> None:
     state = ConvVisionTransformer(SIZE, TINY_CONV).state_dict()
     path = save(tmp_path / "x.pth", {"model": state})

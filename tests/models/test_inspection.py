@@ -90,6 +90,46 @@ def test_a_classifier_says_how_it_pools(tmp_path: Path, tensors: dict[str, Tenso
     assert "a file without decoder" in missing["decoder_*, mask_token"]
 
 
+def test_what_fine_tuning_leaves_in_a_file_is_not_taken_for_pretraining(
+    tmp_path: Path, tensors: dict[str, Tensor]
+) -> None:
+    """Its arguments say nothing of the target, and it moves the positions a little."""
+    encoder = {key: value for key, value in tensors.items() if not re.match("decoder|mask|norm", key)}
+    encoder["pos_embed"] = encoder["pos_embed"] + 0.1 * torch.randn(1, 65, 48)
+    head = {"fc_norm.weight": torch.ones(48), "fc_norm.bias": torch.zeros(48)}
+    head |= {"head.weight": torch.zeros(10, 48), "head.bias": torch.zeros(10)}
+    content = {"model": encoder | head, "epoch": 99, "args": argparse.Namespace(nb_classes=10)}
+    report = inspect_checkpoint(save(tmp_path / "x.pth", content))
+    assert (report.method, report.positions, report.epoch) == ("mae-finetuned", "sin-cos, moved by training", 100)
+    assert report.normalised_target is None
+    assert "training arguments without norm_pix_loss" in report.normalised_reason
+    assert [key for key, _ in report.beside] == ["args", "epoch"]
+
+
+def test_networks_trained_with_labels_have_no_target(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
+    encoder = {key: value for key, value in tensors.items() if not re.match("decoder|mask", key)}
+    encoder |= {"head.weight": torch.zeros(10, 48), "head.bias": torch.zeros(10)}
+    settings = {"image_size": 64, "method": "deit3", "epoch": 3, "recipe": {"crop": "src"}}
+    ours.write(tmp_path / "x.safetensors", encoder, architecture=Architecture(8, 48, 3, 3), **settings)  # type: ignore[arg-type]
+    scales = {f"blocks.{block}.gamma_{number}": torch.ones(48) for block in range(3) for number in (1, 2)}
+    for path in (tmp_path / "x.safetensors", save(tmp_path / "x.pth", {"model": encoder | scales})):
+        report = inspect_checkpoint(path)
+        assert (report.method, report.normalised_target) == ("deit3", None)
+        assert "normalised target  trained with labels: there are no target pixels" in format_report(report)
+
+
+def test_only_numbers_of_blocks_are_left_out_of_the_list(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
+    encoder = {key: value for key, value in tensors.items() if not re.match("decoder|mask", key)}
+    probe = {"head.0.running_mean": torch.zeros(48), "head.0.running_var": torch.ones(48)}
+    probe |= {"head.0.num_batches_tracked": torch.tensor(1)}
+    probe |= {"head.1.weight": torch.zeros(10, 48), "head.1.bias": torch.zeros(10)}
+    report = inspect_checkpoint(save(tmp_path / "x.pth", {"model": encoder | probe}))
+    assert report.classifier == (10, "class token", "BatchNorm")
+    text = format_report(report)
+    assert "head.0.running_mean → head_norm.running_mean" in text
+    assert "head.1.@ → head.@ ×2" in text
+
+
 def test_our_own_files_tell_the_heads(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
     settings = {"image_size": 64, "method": "pixmim-mae", "epoch": 3, "recipe": {"decoder_heads": 2, "radius": 11.4}}
     ours.write(tmp_path / "x.safetensors", tensors, architecture=Architecture(8, 48, 3, 3), **settings)  # type: ignore[arg-type]

@@ -213,8 +213,9 @@ def build_classifier(tensors: dict[str, Tensor], dim: int, path: Path, contents:
     """The classifier of a fine-tuned or linearly probed file; None where there is none."""
     if "head.weight" not in tensors:
         return None
-    norm = "layer" if "fc_norm.weight" in tensors else "batch" if "head_norm.running_mean" in tensors else None
-    pooling = "mean" if norm == "layer" else "cls"
+    kinds = {"layer": "fc_norm.weight", "batch": "head_norm.running_mean"}
+    norm = "+".join(kind for kind, key in kinds.items() if key in tensors) or None
+    pooling = "mean" if "fc_norm.weight" in tensors else "cls" if "cls_token" in contents.tensors else "first"
     with torch.device("meta"):
         classifier = Classifier(
             dim, tensors["head.weight"].shape[0], pooling=pooling, norm=norm, epsilon=contents.epsilon

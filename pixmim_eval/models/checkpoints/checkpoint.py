@@ -16,6 +16,8 @@ from pixmim_eval.models.checkpoints.keys import KeyUse, name_part
 from pixmim_eval.models.vit import Classifier, sincos_positions
 from pixmim_eval.types import LabelSpace
 
+NO_TARGET = "trained with labels: there are no target pixels"
+
 
 @dataclass(frozen=True)
 class Source:
@@ -165,9 +167,11 @@ def follow_sincos(tensors: Mapping[str, Tensor]) -> float:
 
 
 def name_method(tensors: Mapping[str, Tensor], pretraining: str = "mae") -> str:
-    """What the weights tell of their training: masked autoencoders fix their positions to a sin-cos table, fine-tuning
-    moves it a little, and other ViTs learn theirs from noise."""
+    """What the weights tell of their training: only masked autoencoders have a decoder; they fix their positions to a
+    sin-cos table, fine-tuning moves it a little, and other ViTs learn theirs from noise."""
     likeness = follow_sincos(tensors)
+    if "mask_token" in tensors:
+        return pretraining
     if "head.weight" not in tensors:
         return pretraining if likeness > 0.9999 else "vit"
     if likeness < 0.9:
@@ -187,12 +191,11 @@ def count_epochs(content: Mapping[str, Any]) -> int | None:
     return epoch + 1 if type(epoch) is int else None
 
 
-def explain_normalised(content: Mapping[str, Any]) -> tuple[bool | None, str]:
-    """Whether the target was normalised, from the arguments of the official trainers."""
+def explain_normalised(content: Mapping[str, Any], published: str) -> tuple[bool | None, str]:
+    """Whether the target was normalised, from the arguments of the official trainers; what is known of the published
+    files is said where the file does not tell."""
     value = read_argument(content, "norm_pix_loss")
     if isinstance(value, bool):
         return value, f"the training arguments say norm_pix_loss={value}"
-    return None, (
-        "the file carries no training arguments, and weights do not tell (of MAE's files, mae_pretrain_* were "
-        "trained with normalised pixels, mae_visualize_* without)"
-    )
+    found = "training arguments without norm_pix_loss" if content.get("args") is not None else "no training arguments"
+    return None, f"the file carries {found}, and weights do not tell ({published})"

@@ -1,4 +1,5 @@
-"""ConvMAE files (Alpha-VL/ConvMAE): three stages, the first two of convolutions, no class token."""
+"""ConvMAE files (Alpha-VL/ConvMAE), pretrained, fine-tuned and probed: three stages, the first two of convolutions, no
+class token."""
 
 from __future__ import annotations
 
@@ -11,9 +12,10 @@ from pixmim_eval.models.checkpoints.checkpoint import (
     name_method,
 )
 from pixmim_eval.models.checkpoints.keys import CONVVIT, DECODER, Names, same_names, translate
+from pixmim_eval.models.checkpoints.mae import HEADS
 
 LAYOUT = "the official ConvMAE code"
-NAMES = Names(same_names(CONVVIT, DECODER, ["fc_norm.@", "head.@"]))
+NAMES = Names([*same_names(CONVVIT, DECODER), *HEADS])
 
 
 def recognises(source: Source) -> bool:
@@ -30,6 +32,6 @@ def convert(source: Source) -> Contents:
         keys=keys,
         method=name_method(tensors, "convmae"),
         epoch=count_epochs(source.content),
-        normalised=explain_normalised(source.content),
+        normalised=explain_normalised(source.content, "the published command normalises pixels"),
         decoder_heads=infer_decoder_heads(tensors),
     )

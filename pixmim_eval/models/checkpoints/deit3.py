@@ -3,7 +3,7 @@ token."""
 
 from __future__ import annotations
 
-from pixmim_eval.models.checkpoints.checkpoint import Contents, Source, count_epochs
+from pixmim_eval.models.checkpoints.checkpoint import NO_TARGET, Contents, Source, count_epochs
 from pixmim_eval.models.checkpoints.keys import LAYER_SCALE, Names, same_names, translate
 from pixmim_eval.models.checkpoints.mae import PLAIN
 
@@ -27,5 +27,5 @@ def convert(source: Source) -> Contents:
         keys=keys,
         method="deit3",
         epoch=count_epochs(source.content),
-        normalised=(None, "trained with labels: there are no target pixels"),
+        normalised=(None, NO_TARGET),
     )

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pixmim_eval.models.checkpoints import open_source
 from pixmim_eval.models.checkpoints.building import count_blocks, infer_heads, measure_geometry
-from pixmim_eval.models.checkpoints.checkpoint import Contents, follow_sincos, split_parts
+from pixmim_eval.models.checkpoints.checkpoint import NO_TARGET, Contents, follow_sincos, split_parts
 from pixmim_eval.models.checkpoints.keys import CONVVIT, DECODER, FUSION, LAYER_SCALE, VIT, KeyUse
 from pixmim_eval.models.checkpoints.reading import digest_tensors
 
@@ -26,7 +26,8 @@ _BESIDE = {
     "param_schedulers": "state of the schedule, for resuming",
     "message_hub": "logs of the training",
     "epoch": "read",
-    **dict.fromkeys(("format", "architecture", "image_size", "method", "recipe", "label_space"), "read"),
+    **dict.fromkeys(("architecture", "image_size", "method", "recipe", "label_space"), "read"),
+    "format": "whose header it is",
     "args": "training arguments: read",
     "meta": "configuration and versions: read",
     "model_ema": "moving average of the weights: the weights themselves are read",
@@ -45,7 +46,7 @@ class CheckpointReport:
         dims, depths: width and number of blocks of each stage (one stage for a ViT).
         patch, image_size: pixels a side.
         heads: attention heads; None where the file does not tell.
-        positions: "fixed sin-cos" or "learned".
+        positions: "fixed sin-cos", "sin-cos, moved by training" or "learned".
         layer_scale: whether it has LayerScale.
         decoder: (width, blocks, heads or None); None for an encoder-only file.
         classifier: (classes, pooling, norm); None without one.
@@ -99,7 +100,7 @@ def inspect_checkpoint(path: str | Path) -> CheckpointReport:
         patch=geometry.patch,
         image_size=geometry.image_size,
         heads=heads or infer_heads(geometry),
-        positions="fixed sin-cos" if follow_sincos(encoder) > 0.9999 else "learned",
+        positions=_describe_positions(encoder),
         layer_scale="blocks.0.ls1.gamma" in encoder,
         decoder=_describe_decoder(decoder, contents),
         classifier=_describe_classifier(classifier, has_class_token="cls_token" in encoder),
@@ -110,8 +111,13 @@ def inspect_checkpoint(path: str | Path) -> CheckpointReport:
         dtypes=tuple(sorted({str(value.dtype).removeprefix("torch.") for value in source.tensors.values()})),
         digest=digest_tensors(source.tensors),
         keys=(*contents.keys, *list_missing(encoder, decoder, classifier, backbone=contents.backbone)),
-        beside=tuple((key, _BESIDE.get(key, _describe(value))) for key, value in source.content.items()),
+        beside=tuple((key, _BESIDE.get(key, _describe(value))) for key, value in sorted(source.content.items())),
     )
+
+
+def _describe_positions(encoder: Mapping[str, Tensor]) -> str:
+    likeness = follow_sincos(encoder)
+    return "fixed sin-cos" if likeness > 0.9999 else "sin-cos, moved by training" if likeness > 0.9 else "learned"
 
 
 def _describe_decoder(decoder: Mapping[str, Tensor], contents: Contents) -> tuple[int, int, int | None] | None:
@@ -123,9 +129,11 @@ def _describe_decoder(decoder: Mapping[str, Tensor], contents: Contents) -> tupl
 def _describe_classifier(classifier: Mapping[str, Tensor], *, has_class_token: bool) -> tuple[int, str, str] | None:
     if "head.weight" not in classifier:
         return None
-    mean = "fc_norm.weight" in classifier or not has_class_token
-    norm = "LayerNorm" if mean else "BatchNorm" if "head_norm.running_mean" in classifier else "none of its own"
-    return classifier["head.weight"].shape[0], "mean of patch tokens" if mean else "class token", norm
+    mean = "fc_norm.weight" in classifier
+    kinds = {"LayerNorm": "fc_norm.weight", "BatchNorm": "head_norm.running_mean"}
+    norm = ", then ".join(kind for kind, key in kinds.items() if key in classifier) or "none of its own"
+    pooling = "mean of patch tokens" if mean else "class token" if has_class_token else "first patch token"
+    return classifier["head.weight"].shape[0], pooling, norm
 
 
 def list_missing(
@@ -176,17 +184,18 @@ def format_report(report: CheckpointReport) -> str:
     """The report as text: what the file is, then its keys in groups ('#' is a block's number, '@' weight or bias)."""
     width = " / ".join(map(str, report.dims))
     depth = " / ".join(map(str, report.depths))
+    blocks, heads = _say_blocks(depth), _say_heads(report.heads)
     kind = "ConvViT" if len(report.dims) > 1 else "ViT with LayerScale" if report.layer_scale else "ViT"
-    lines = [report.path.name, ""]
+    lines = [str(report.path), ""]
     facts = {
         "format": f"{report.format} (keys of {report.layout})",
         "method": report.method,
-        "architecture": f"{kind}, patch {report.patch}, width {width}, {depth} blocks, {_say_heads(report.heads)}",
+        "architecture": f"{kind}, patch {report.patch}, width {width}, {blocks}, {heads}",
         "image size": f"{report.image_size} px",
         "positions": f"{report.positions}, from the file",
         "decoder": _say_decoder(report),
         "classifier": _say_classifier(report),
-        "normalised target": f"{_say(report.normalised_target)}: {report.normalised_reason}",
+        "normalised target": _say_target(report),
         "epoch": "unknown: the file does not tell" if report.epoch is None else str(report.epoch),
         "weights": f"{report.parameters:,} numbers, {', '.join(report.dtypes)}, digest {report.digest}",
     }
@@ -200,8 +209,14 @@ def format_report(report: CheckpointReport) -> str:
     return "\n".join(lines)
 
 
-def _say(value: bool | None) -> str:
-    return {True: "yes", False: "no", None: "unknown"}[value]
+def _say_target(report: CheckpointReport) -> str:
+    if report.normalised_reason == NO_TARGET:
+        return NO_TARGET
+    return f"{ {True: 'yes', False: 'no', None: 'unknown'}[report.normalised_target] }: {report.normalised_reason}"
+
+
+def _say_blocks(count: str) -> str:
+    return f"{count} block{'s' * (count != '1')}"
 
 
 def _say_heads(heads: int | None) -> str:
@@ -212,7 +227,7 @@ def _say_decoder(report: CheckpointReport) -> str:
     if report.decoder is None:
         return "no"
     dim, depth, heads = report.decoder
-    return f"yes: width {dim}, {depth} blocks, {_say_heads(heads)}"
+    return f"yes: width {dim}, {_say_blocks(str(depth))}, {_say_heads(heads)}"
 
 
 def _say_classifier(report: CheckpointReport) -> str:
@@ -244,5 +259,5 @@ def _group(uses: Iterable[KeyUse]) -> list[str]:
 
 def _collapse(key: str) -> str:
     """A key with '#' for its block number and '@' for weight or bias."""
-    key = re.sub(r"(?<=\.)\d+(?=\.)", "#", key, count=1)
+    key = re.sub(r"((?:blocks\d?|layers?)\.)\d+(?=\.)", r"\1#", key, count=1)
     return re.sub(r"(?<=\.)(weight|bias)$", "@", key)

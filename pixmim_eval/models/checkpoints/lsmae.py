@@ -54,7 +54,7 @@ def convert(source: Source) -> Contents:
         keys=keys,
         method=name_method(tensors, "lsmae"),
         epoch=count_epochs(source.content),
-        normalised=explain_normalised(source.content),
+        normalised=explain_normalised(source.content, "the published command normalises pixels"),
         decoder_heads=infer_decoder_heads(tensors),
     )
 

@@ -16,9 +16,9 @@ LAYOUT = "the official MAE code"
 PLAIN = [key for key in VIT if key not in LAYER_SCALE]
 # Linear probing puts the norm and the layer into one Sequential: head.0 and head.1.
 PROBE = [(key, key.replace("head_norm", "head.0")) for key in BATCH_NORM]
-NAMES = Names(
-    [*same_names(PLAIN, DECODER), ("fc_norm.@", "fc_norm.@"), *PROBE, ("head.@", "head.@"), ("head.@", "head.1.@")]
-)
+HEADS = [("fc_norm.@", "fc_norm.@"), *PROBE, ("head.@", "head.@"), ("head.@", "head.1.@")]
+NAMES = Names([*same_names(PLAIN, DECODER), *HEADS])
+PUBLISHED = "of MAE's files, mae_pretrain_* were trained with normalised pixels, mae_visualize_* without"
 ESSENTIAL = {"cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight"}
 
 
@@ -36,6 +36,6 @@ def convert(source: Source) -> Contents:
         keys=keys,
         method=name_method(tensors),
         epoch=count_epochs(source.content),
-        normalised=explain_normalised(source.content),
+        normalised=explain_normalised(source.content, PUBLISHED),
         decoder_heads=infer_decoder_heads(tensors),
     )

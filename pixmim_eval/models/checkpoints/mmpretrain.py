@@ -12,6 +12,7 @@ from pixmim_eval.models.checkpoints.checkpoint import Contents, Source, infer_de
 from pixmim_eval.models.checkpoints.keys import BATCH_NORM, LAYER_SCALE, Names, translate
 
 LAYOUT = "mmselfsup / mmpretrain"
+BARE_LAYOUT = "mmseg, or a bare backbone of mmpretrain"
 
 
 def _list_block(ours: str, theirs: str) -> list[tuple[str, str]]:
@@ -81,7 +82,7 @@ def convert(source: Source) -> Contents:
     settings = str(next((meta[key] for key in ("cfg", "config") if isinstance(meta.get(key), str)), ""))
     epoch = meta.get("epoch")
     return Contents(
-        layout=LAYOUT,
+        layout=LAYOUT if names is NAMES else BARE_LAYOUT,
         tensors=tensors,
         keys=keys,
         method=name_method(tensors, _name_pretraining(source.tensors, settings)),

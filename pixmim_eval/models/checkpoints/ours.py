@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pixmim_eval.errors import InputError
 from pixmim_eval.files import write_atomic
-from pixmim_eval.models.checkpoints.checkpoint import Contents, Source
+from pixmim_eval.models.checkpoints.checkpoint import NO_TARGET, Contents, Source
 from pixmim_eval.models.checkpoints.keys import CLASSIFIER, CONVVIT, DECODER, VIT, Names, same_names, translate
 from pixmim_eval.models.convvit import ConvArchitecture
 from pixmim_eval.models.vit import Architecture
@@ -70,13 +70,14 @@ def convert(source: Source) -> Contents:
     tensors, keys = translate(source.tensors, NAMES, unused={}, where=source.path, layout=LAYOUT)
     recipe = header["recipe"]
     normalised = recipe.get("normalise_target")
+    reason = "not in the recipe" if "mask_token" in tensors or "head.weight" not in tensors else NO_TARGET
     return Contents(
         layout=LAYOUT,
         tensors=tensors,
         keys=keys,
         method=header["method"],
         epoch=header["epoch"],
-        normalised=(normalised, "the recipe in the header says so" if normalised is not None else "not in the recipe"),
+        normalised=(normalised, reason if normalised is None else "the recipe in the header says so"),
         architecture=architecture,
         image_size=header["image_size"],
         decoder_heads=recipe.get("decoder_heads") if "mask_token" in tensors else None,
