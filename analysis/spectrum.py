@@ -17,6 +17,7 @@ from analysis.layout import FAINT, GRID, INK, LEFT, PAGE_WIDTHS, RIGHT, STYLE, T
 from pixmim_eval.errors import InputError
 
 HEIGHT = 1.9  # inches
+HIGHEST = 2.0  # of the vertical axis: a model far above 1 says nothing there, and would flatten the others
 BAND = re.compile(r"error_power/([\d.]+)-([\d.]+)")
 RADIUS, NOTHING = "radius of PixMIM’s target", "nothing predicted"
 
@@ -71,7 +72,7 @@ def draw_spectrum(group: Group, *, columns: int = 2) -> Figure:
             axes.axvline(float(radius), color=FAINT, linewidth=0.9, zorder=1)
         axes.axhline(1, color=INK, linestyle=":", linewidth=0.9, zorder=1)
         axes.set_xlim(0, spectrum["high"].max())
-        axes.set_ylim(0, max(1.05, 1.05 * spectrum["value_high"].max()))
+        axes.set_ylim(0, min(max(1.05, 1.05 * spectrum["value_high"].max()), HIGHEST))
         axes.grid(axis="y", color=GRID, linewidth=0.5)
         axes.set_axisbelow(True)
         axes.set_xlabel("radius in the spectrum (cycles per image)")
@@ -91,8 +92,9 @@ def _draw_model(axes: Axes, bands: pd.DataFrame, look: Look) -> None:
 def _describe(group: Group, spectrum: pd.DataFrame) -> str:
     counts = "–".join(str(count) for count in np.unique([spectrum["n"].min(), spectrum["n"].max()]))
     protocol = ", ".join(f"{key}={value}" for key, value in sorted(group.protocol.items()))
+    beyond = f" Above {HIGHEST:g} nothing is shown." if spectrum["value_high"].max() > HIGHEST else ""
     return (
         f"Data: {group.dataset}; n = {counts}. Protocol: {protocol}. Power of the error of images with their masked "
         "patches predicted, in rings of the spectrum, relative to that where nothing is predicted (of normalised "
-        "targets: the patch means; of plain pixels: the mean colour). Bands: 95 % intervals."
+        f"targets: the patch means; of plain pixels: the mean colour). Shaded: 95 % intervals.{beyond}"
     )

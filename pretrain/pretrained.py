@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -61,13 +62,16 @@ def read_objective(checkpoint: Checkpoint) -> Objective:
         low_frequency, radius = checkpoint.method.startswith("pixmim-"), PUBLISHED_RADIUS
     if normalised is None:
         normalised = "visualize" not in checkpoint.path.stem
-        kind = "normalised pixels" if normalised else "pixels as they are"
-        logger.warning(
-            "%s does not tell its target: taken as %s, as the published file was", checkpoint.path.name, kind
-        )
+        _warn(checkpoint.path.name, "normalised pixels" if normalised else "pixels as they are")
     objective = Objective(ratio, unit, radius if low_frequency else None, normalised)
     _check_objective(objective, checkpoint)
     return objective
+
+
+@cache
+def _warn(name: str, target: str) -> None:
+    """Say once what was assumed of a file."""
+    logger.warning("%s does not tell its target: taken as %s, as the published file was", name, target)
 
 
 def _check_objective(objective: Objective, checkpoint: Checkpoint) -> None:

@@ -49,10 +49,10 @@ class ReconstructionSuite:
       also what leaks into it from coarser ones, above as below the line.
 
     Models of normalised pixels predict a patch up to its mean and deviation, which these errors take from the truth, as
-    MAE's pictures do: "denormalised=patch-statistics-of-the-target" in the protocol; for a low-frequency target they
-    are those of the filtered image. Such models know the mean of every masked patch for nothing, so that nothing
-    predicted is the image's patch means; to models of plain pixels ("denormalised=no") it is the mean colour of all
-    images. Errors of the two kinds must not be compared.
+    MAE's pictures do: "denormalised=16px-patch-statistics" in the protocol; for a low-frequency target they are those
+    of the filtered image. Such models know the mean of every masked patch for nothing, so that nothing predicted is
+    the image's patch means; to models of plain pixels ("denormalised=no") it is the mean colour of all images. Errors
+    must not be compared between the two kinds, or between patches of different sizes: the protocols keep them apart.
     """
 
     name = "reconstruction"
@@ -231,8 +231,8 @@ def _scale_radius(size: int) -> float:
 def _describe(autoencoder: MaskedAutoencoder, model: Model, manifest: Manifest) -> dict[str, str]:
     """What the protocol says. What differs from model to model, such as the target, stands on the row as its method."""
     return {
-        "denormalised": "patch-statistics-of-the-target" if autoencoder.normalise_target else "no",
-        "lowpass_radius": f"{_scale_radius(model.preprocessing.size):g}",
+        "denormalised": f"{autoencoder.encoder.patch}px-patch-statistics" if autoencoder.normalise_target else "no",
+        "lowpass_radius": f"{_scale_radius(model.preprocessing.size):.4g}",
         "masked": f"{autoencoder.mask_ratio:g}-of-{autoencoder.units_across}x{autoencoder.units_across}",
         "precision": "float32",
         "transform": name_transform(model.preprocessing, manifest),

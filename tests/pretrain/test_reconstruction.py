@@ -27,6 +27,7 @@ from pixmim_eval.run import main
 from pixmim_eval.seeds import derive_seed, uniform
 from pixmim_eval.suites import compute_key
 from pixmim_eval.types import Model, SuiteConfig
+from pretrain import pretrained
 from pretrain.autoencoder import MaskedAutoencoder, Reconstruction
 from pretrain.methods import METHODS
 from pretrain.pretrained import load_autoencoder, read_objective
@@ -237,8 +238,7 @@ def test_rows_do_not_depend_on_the_batch_size_and_say_how_they_were_made(tmp_pat
     (row, *_) = SUITE.run(model, "masked", make_config()).rows
     assert row.method == "pixmim-mae"
     assert row.protocol == (
-        "denormalised=patch-statistics-of-the-target;lowpass_radius=5.71429;masked=0.75-of-4x4;precision=float32;"
-        "transform=ready-32"
+        "denormalised=8px-patch-statistics;lowpass_radius=5.714;masked=0.75-of-4x4;precision=float32;transform=ready-32"
     )
 
 
@@ -348,6 +348,7 @@ def test_what_a_public_file_does_not_tell_is_as_published(
         torch.save(content, tmp_path / name)
         return asdict(read_objective(load(tmp_path / name, arch=TINY)))
 
+    pretrained._warn.cache_clear()  # each file is warned of once
     tensors = reference.state_dict()
     published = {"mask_ratio": 0.75, "mask_unit": 1, "radius": None, "normalised": True}
     with caplog.at_level(logging.WARNING):
