@@ -11,11 +11,12 @@ from functools import partial
 import torch
 
 from benchmarks.timing import print_table, time_interleaved
-from benchmarks.training_step import BATCH, build_ours, make_inputs
+from benchmarks.training_step import build_step, build_task, enter_ours, make_inputs
 from pretrain.targets import LowFrequency
 from tests.references.low_frequency import published
 
 RADIUS = 40
+BATCH = 8  # of the training step
 
 
 def compare(batch: int, rounds: int, step_milliseconds: float) -> list[list[str]]:
@@ -44,7 +45,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    step = time_interleaved({"step": build_ours(*make_inputs(), autocast=False)}, rounds=3)["step"]
+    task = build_task("mae", BATCH, torch.device("cpu"))
+    step = time_interleaved({"step": build_step(enter_ours(task), *make_inputs(task), autocast=False)}, 3)["step"]
     step_milliseconds = 1000 * step / BATCH
     print(
         f"Radius {RADIUS} at 224 px, {arguments.threads} threads, torch {torch.__version__}, medians; a training step "
