@@ -161,6 +161,92 @@ def test_a_pickle_cannot_change_what_it_is_read_with(tmp_path: Path) -> None:
     assert not any(hasattr(o, "evil") for o in (torch.UntypedStorage, torch._utils._rebuild_tensor_v2))
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(
+    "program",
+    [
+        b"(cposix\nsystem\nS'touch %s'\no.",  # OBJ, of protocol 1
+        b"(S'touch %s'\niposix\nsystem\n.",  # INST, of protocol 0
+        b"cposix\nsystem\n(S'touch %s'\ntR.",  # GLOBAL and REDUCE, of protocol 0
+        b"(S'touch %s'\ni__builtin__\neval\n.",
+        b"\x80\x04\x8c\x05posix\x8c\x06system\x93(S'touch %s'\ntR.",  # STACK_GLOBAL, of protocol 4
+        b"\x80\x02cposix\nsystem\n(S'touch %s'\nt\x81.",  # NEWOBJ
+        b"\x80\x04cposix\nsystem\n(S'touch %s'\nt}\x92.",  # NEWOBJ_EX
+    ],
+)
+def test_every_way_to_call_is_closed_in_every_protocol(tmp_path: Path, program: bytes, zipped: bool) -> None:
+    mark = tmp_path / "ran"
+    path = save_pickle(tmp_path / "x.pth", program % str(mark).encode(), zipped=zipped)
+    with pytest.raises(InputError, match=r"a call of (posix\.system|__builtin__\.eval) \(nothing was run\)"):
+        read_checkpoint(path)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        b"Pposix.system\n.",  # PERSID, a persistent id of protocol 0
+        b"\x80\x02\x82\x01.",  # EXT1, an entry of copyreg's table
+        b"\x80\x05\x97.",  # NEXT_BUFFER
+        b"L" + b"9" * 100_000 + b"L\n.",  # a number whose parsing takes time squared
+        b"\x80\x04\x95" + struct.pack("<Q", 2**60) + b"}.",  # FRAME of an exbibyte
+    ],
+)
+def test_odd_opcodes_are_refused(tmp_path: Path, program: bytes) -> None:
+    for zipped in (True, False):
+        with pytest.raises(InputError):
+            read_checkpoint(save_pickle(tmp_path / "x.pth", program, zipped=zipped))
+
+
+@pytest.mark.parametrize("name", ["getattr", "setattr", "vars", "globals", "map", "type", "object", "memoryview"])
+def test_builtins_that_lead_elsewhere_are_placeholders(tmp_path: Path, name: str) -> None:
+    call = Call(Reference("builtins", name), Reference("torch", "Size"), "__class__")
+    content, _ = read_checkpoint(save_pickle(tmp_path / "x.pth", forge({"model": {}, "x": call})))
+    assert isinstance(content["x"], Inert)
+
+
+def test_a_state_gives_no_object_another_class(tmp_path: Path) -> None:
+    """BUILD, twice: what it leaves in place of __setstate__ is called the second time, and is as inert as the rest."""
+    state = {"__class__": Reference("torch", "Size"), "__setstate__": Reference("elsewhere", "f"), "x": 2}
+    thing = forge(Call(Reference("somewhere", "Thing")))[2:-1] + 2 * (forge(state)[2:-1] + b"b")
+    content, _ = read_checkpoint(save_pickle(tmp_path / "y.pth", b"\x80\x02}K\x00" + thing + b"s."))
+    assert type(content[0]).__mro__[1] is Inert
+    assert (type(content[0]).__name__, content[0].x) == ("Thing", 2)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_state_cannot_make_a_tensor_larger_than_its_storage(tmp_path: Path, zipped: bool) -> None:
+    """BUILD on a tensor runs torch's own Tensor.__setstate__, which sets another tensor's storage and lets it grow."""
+    whole = forge_tensor(4, (4,), (1,))
+    tensor = whole[whole.index(b"ctorch._utils") : whole.rindex(b"R") + 1]
+    state = b"(h\x14K\x00\x8a\x05\x00\x00\x00\x00\x02\x85K\x01\x85t"  # (the tensor, 0, (2**33,), (1,))
+    memo = b"q\x14"
+    program = b"\x80\x02}X\x05\x00\x00\x00model}X\x01\x00\x00\x00w" + tensor + memo + state + b"bss."
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match="not resizable"):
+        read_checkpoint(save_pickle(tmp_path / "x.pth", program, zipped=zipped))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_objects_that_double_at_every_step_are_refused(tmp_path: Path, zipped: bool) -> None:
+    """A hundred pairs of the pair before: small in memory, but hashing or printing them would take for ever."""
+    pairs = b"K\x01" + b"".join(b"q%ch%c\x86" % (n, n) for n in range(100))
+    path = save_pickle(tmp_path / "x.pth", b"\x80\x02}" + pairs + b"K\x01s.", zipped=zipped)
+    with pytest.raises(InputError, match=r"shared until they stand for more than 20,000,000 \(nothing was run\)"):
+        read_checkpoint(path)
+
+
+def test_a_header_that_doubles_at_every_step_is_not_written_out(tmp_path: Path) -> None:
+    """Lists may grow after they are shared; nothing hashes them, and a message shows only their beginning."""
+    lists = b"]q\x00K\x01a" + b"".join(b"0]q%c(h%ch%ce" % (n, n - 1, n - 1) for n in range(1, 100))
+    parts = b"X\x06\x00\x00\x00formatX\x0b\x00\x00\x00pixmim-evals"
+    program = b"\x80\x02}" + parts + b"X\x0c\x00\x00\x00architecture" + lists + b"s."
+    with pytest.raises(InputError, match="a whole header, found architecture") as caught:
+        load(save_pickle(tmp_path / "x.pth", program))
+    assert len(str(caught.value)) < 1000
+
+
 def forge_tensor(count: int, size: tuple[int, ...], stride: tuple[int, ...]) -> bytes:
     """{"model": {"weight": tensor}} over storage "0" with a claimed count of float32 elements."""
     storage = Reference("torch", "FloatStorage")
@@ -224,13 +310,20 @@ def test_huge_allocations_are_refused_before_they_are_made(tmp_path: Path, progr
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
 
 
-def test_a_compressed_record_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["data/0", "byteorder", "data.pkl"])
+def test_a_compressed_record_is_refused(tmp_path: Path, name: str) -> None:
     """A zip bomb is small on disk and large in memory; torch.save stores records as they are."""
-    with zipfile.ZipFile(tmp_path / "x.pth", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("x/data.pkl", forge_tensor(25_000_000, (25_000_000,), (1,)))
-        archive.writestr("x/data/0", bytes(100_000_000))
+    records = {"data.pkl": forge_tensor(4, (4,), (1,)), "data/0": bytes(16), name: bytes(200_000_000)}
+    with zipfile.ZipFile(tmp_path / "x.pth", "w") as archive:
+        for record, content in records.items():
+            method = zipfile.ZIP_DEFLATED if record == name else zipfile.ZIP_STORED
+            archive.writestr(f"x/{record}", content, method, compresslevel=1)
+    del records, content
+    assert (tmp_path / "x.pth").stat().st_size < 2_000_000
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(InputError, match="compressed records"):
         read_checkpoint(tmp_path / "x.pth")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
 
 
 @pytest.mark.parametrize("zipped", [True, False])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ def _report_header(path: Path, key: str, value: Any) -> InputError:
     return InputError(
         "checkpoint",
         expected="a whole header",
-        found=f"{key}: {value!r}"[:100],
+        found=f"{key}: {reprlib.repr(value)}"[:100],
         where=str(path),
         fix="Make it again.",
     )

@@ -42,7 +42,9 @@ _STORAGE_TYPES = {
 }
 _LEGACY_MAGIC, _LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
 _DEEPEST = 200  # levels of nesting; checkpoints have some ten, and hashing a deep tuple overflows the C stack
-_MARK = -1
+_LARGEST = 20_000_000  # nodes of an object written out; shared parts are one in memory, but hashing visits each again
+_Extent = tuple[int, int]  # of an object: levels of nesting, nodes written out
+_MARK: _Extent = (-1, 0)
 _GROWING = {"APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD"}
 
 
@@ -80,7 +82,7 @@ def unpickle(path: Path) -> Any:
     """The object in a file of torch.save: tensors on the CPU, plain data, and `Inert` for everything else.
 
     Raises:
-        RefusedError: code, TorchScript, allocations beyond the file's own size, or extreme nesting.
+        RefusedError: code, TorchScript, allocations beyond the file's own size, or extreme nesting or sharing.
         Exception: whatever a file that does not parse leads to (see reading.read_checkpoint, which names them).
     """
     with path.open("rb") as file:
@@ -200,6 +202,7 @@ class _Unpickler(pickle.Unpickler):
             raise RefusedError("copies of data beyond the size of the file")
 
 
+# Storages come as slices, which torch never lets grow: a pickle can still call Tensor.__setstate__, which would.
 def _build_tensor(storage: Any, offset: int, size: Any, stride: Any, dtype: torch.dtype | None = None) -> Tensor:
     dtype = dtype or storage.dtype
     size, stride, available = tuple(size), tuple(stride), storage.untyped.nbytes() // dtype.itemsize
@@ -217,11 +220,11 @@ def _take_pickle(file: BinaryIO) -> bytes:
     """The bytes of the next pickle in a file, walked over opcode by opcode but not run.
 
     Raises:
-        RefusedError: nesting beyond any checkpoint's, or a memo table larger than the pickle.
+        RefusedError: nesting or sharing beyond any checkpoint's, or a memo table larger than the pickle.
     """
     start = file.tell()
-    stack: list[int] = []  # depth of nesting of each object, _MARK for marks
-    memo: dict[int, int] = {}
+    stack: list[_Extent] = []
+    memo: dict[int, _Extent] = {}
     for steps, (opcode, argument, _position) in enumerate(pickletools.genops(file)):
         name = opcode.name
         if name == "MARK":
@@ -237,20 +240,23 @@ def _take_pickle(file: BinaryIO) -> bytes:
             stack.append(stack[-1])
         else:
             taken = _pop(stack, opcode)
-            own = taken.pop(0) if name in _GROWING else 0
-            depth = max(own, 1 + max(taken, default=-1))
+            own = taken.pop(0) if name in _GROWING else (0, 1)
+            depth = max(own[0], 1 + max((part[0] for part in taken), default=-1))
+            nodes = own[1] + sum(part[1] for part in taken)
             if depth > _DEEPEST:
                 raise RefusedError(f"objects nested more than {_DEEPEST} deep")
-            stack.extend([depth] * len(opcode.stack_after))
+            if nodes > _LARGEST:
+                raise RefusedError(f"objects shared until they stand for more than {_LARGEST:,}")
+            stack.extend([(depth, nodes)] * len(opcode.stack_after))
     end = file.tell()
     file.seek(start)
     return file.read(end - start)
 
 
-def _pop(stack: list[int], opcode: pickletools.OpcodeInfo) -> list[int]:
+def _pop(stack: list[_Extent], opcode: pickletools.OpcodeInfo) -> list[_Extent]:
     """Take off the stack what an opcode consumes, oldest first."""
     before = opcode.stack_before
-    taken: list[int] = []
+    taken: list[_Extent] = []
     if pickletools.markobject in before:
         while (depth := stack.pop()) != _MARK:
             taken.append(depth)
@@ -270,10 +276,10 @@ def _read_zip(path: Path) -> Any:
         root = pickles[0].removesuffix("data.pkl")
         if f"{root}constants.pkl" in names or any(name.startswith(f"{root}code/") for name in names):
             raise RefusedError("a TorchScript program")
-        if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
-            raise RefusedError("numbers in big-endian order")
         if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
             raise RefusedError("compressed records, which torch.save never writes")
+        if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
+            raise RefusedError("numbers in big-endian order")
         whole = torch.UntypedStorage.from_file(str(path), False, size)
 
         def open_storage(dtype: torch.dtype, key: str, count: int) -> torch.UntypedStorage:
@@ -283,7 +289,7 @@ def _read_zip(path: Path) -> Any:
             if not 0 <= wanted <= min(info.file_size, size - start):
                 raise RefusedError(f"a storage of {wanted:,} bytes in a record of {info.file_size:,}")
             part = whole[start : start + wanted]
-            return part if start % dtype.itemsize == 0 else part.clone()
+            return part if start % dtype.itemsize == 0 else part.clone()[:]
 
         data = _take_pickle(io.BytesIO(archive.read(pickles[0])))
         return _Unpickler(data, size, open_storage).load()
@@ -301,7 +307,7 @@ def _read_legacy(file: BinaryIO, size: int) -> Any:
             budget -= wanted
             if wanted < 0 or budget < 0:
                 raise RefusedError(f"a storage of {wanted:,} bytes in a file of {size:,}")
-            storages[key] = torch.UntypedStorage(wanted)
+            storages[key] = torch.UntypedStorage(wanted)[:]
         return storages[key]
 
     def load() -> Any:
