@@ -144,8 +144,8 @@ class Classifier(nn.Module):
     Args:
         dim: width D of the tokens.
         classes: number K of classes.
-        pooling: "cls" (class token), "mean" (of the patch tokens), or "first" (patch token: ConvMAE's linear probe
-            without --global_pool, which takes it for a class token).
+        pooling: "cls" (class token; the first patch token where there is none, as ConvMAE's linear probe without
+            --global_pool has it) or "mean" (of the patch tokens).
         norm: "layer" (LayerNorm [fc_norm]: fine-tuning with mean pooling), "batch" (BatchNorm without learned factors
             [head_norm]: MAE's linear probe), "layer+batch" (ConvMAE's with mean pooling) or None.
         epsilon: of the norm.
@@ -168,9 +168,9 @@ class Classifier(nn.Module):
         return self.head(self.head_norm(self.fc_norm(self._pool(tokens))))
 
     def _pool(self, tokens: Tokens) -> Tensor:
-        if self.pooling == "first":
-            return tokens.patches[:, 0]
-        return tokens.patches.mean(dim=1) if self.pooling == "mean" or tokens.cls is None else tokens.cls
+        if self.pooling == "mean":
+            return tokens.patches.mean(dim=1)
+        return tokens.patches[:, 0] if tokens.cls is None else tokens.cls
 
 
 def build_block(dim: int, heads: int, *, layer_scale: float | None = None, epsilon: float = 1e-6) -> Block:

@@ -17,6 +17,7 @@ from pixmim_eval.errors import InputError
 from pixmim_eval.models.checkpoints import ours
 from pixmim_eval.models.checkpoints.inspection import format_report, inspect_checkpoint
 from pixmim_eval.models.vit import Architecture
+from tests.references.convmae import ReferenceConvMAE
 from tests.references.mae import ReferenceMAE
 
 
@@ -167,3 +168,135 @@ def test_a_foreign_file_says_what_was_looked_for(tmp_path: Path) -> None:
         InputError, match=r"expected the keys of a known format \(pixmim-eval, convmae.* found conv\.weight"
     ):
         inspect_checkpoint(tmp_path / "x.safetensors")
+
+
+# --- one file of each format ------------------------------------------------------------------------------------------
+
+
+def drop(tensors: dict[str, Tensor], pattern: str) -> dict[str, Tensor]:
+    return {key: value for key, value in tensors.items() if not re.match(pattern, key)}
+
+
+def make_formats(tensors: dict[str, Tensor]) -> dict[str, tuple[dict[str, Any], tuple[Any, ...]]]:
+    """File -> (content, (format, method, epoch, decoder?, classes, normalised target))."""
+    encoder, arguments = drop(tensors, "decoder|mask"), argparse.Namespace(norm_pix_loss=True, mask_downsampling=1)
+    head = {"head.weight": torch.zeros(10, 48), "head.bias": torch.zeros(10)}
+    mean = {"fc_norm.weight": torch.ones(48), "fc_norm.bias": torch.zeros(48)}
+    statistics = {"running_mean": torch.zeros(48), "running_var": torch.ones(48)}
+    statistics |= {"num_batches_tracked": torch.tensor(1)}
+    probe = {f"head.0.{key}": value for key, value in statistics.items()}
+    probe |= {f"head.1.{key[5:]}": value for key, value in head.items()}
+    conv = dict(ReferenceConvMAE(64, (4, 2, 2), (8, 12, 48), (1, 1, 2), 3, 32, 1, 2).state_dict())
+    conv_encoder = drop(conv, "decoder|mask|stage")
+    scales = {f"blocks.{block}.gamma_{number}": torch.ones(48) for block in range(3) for number in (1, 2)}
+    mm = {rename_to_mmcls(key): value for key, value in tensors.items()}
+    mm_encoder = {key: value for key, value in mm.items() if key.startswith("backbone.")}
+    bare = {key.removeprefix("backbone."): value for key, value in mm_encoder.items()}
+    low_pass = {"target_generator.low_pass_filter": torch.ones(3, 64, 64)}
+    fusion = {"backbone.proj_layers.0.weight": torch.eye(48), "backbone.proj_weights": torch.ones(2, 1, 1, 1)}
+    mm_linear = {f"neck.bn.{key}": value for key, value in statistics.items()}
+    mm_linear |= {f"head.layers.{key}": value for key, value in head.items()}
+    mm_tuned = drop(mm_encoder, r"backbone\.ln1") | {"backbone.ln2.weight": torch.ones(48)}
+    mm_tuned |= {"backbone.ln2.bias": torch.zeros(48), "head.fc.weight": torch.zeros(10, 48)}
+    mm_tuned |= {"head.fc.bias": torch.zeros(10)}
+    meta = {"epoch": 300, "cfg": "head=dict(type='MAEPretrainHead', norm_pix=True)"}
+    trained, long = {"epoch": 7, "args": arguments}, argparse.Namespace(norm_pix_loss=True, mask_downsampling=2)
+    return {
+        "MAE, encoder": ({"model": encoder}, ("mae", "mae", None, False, 0, None)),
+        "MAE, whole": ({"model": tensors} | trained, ("mae", "mae", 8, True, 0, True)),
+        "MAE, fine-tuned": (
+            {"model": drop(encoder, "norm") | mean | head, "epoch": 99},
+            ("mae", "mae-finetuned", 100, False, 10, None),
+        ),
+        "MAE, probed": ({"model": encoder | probe}, ("mae", "mae-linear", None, False, 10, None)),
+        "ConvMAE": ({"model": conv} | trained, ("convmae", "convmae", 8, True, 0, True)),
+        "ConvMAE, fine-tuned": (
+            {"model": drop(conv_encoder, "norm") | mean | head},
+            ("convmae", "convmae-finetuned", None, False, 10, None),
+        ),
+        "ConvMAE, probed": ({"model": conv_encoder | probe}, ("convmae", "convmae-linear", None, False, 10, None)),
+        "LSMAE": ({"model": tensors, "epoch": 7, "args": long}, ("lsmae", "lsmae", 8, True, 0, True)),
+        "mmselfsup MAE": ({"state_dict": mm, "meta": meta}, ("mmpretrain", "mae", 300, True, 0, True)),
+        "PixMIM": ({"state_dict": mm | low_pass}, ("mmpretrain", "pixmim-mae", None, True, 0, None)),
+        "MFF": ({"state_dict": mm | fusion, "meta": meta}, ("mmpretrain", "mff", 300, True, 0, True)),
+        "mmselfsup, linear": (
+            {"state_dict": mm_encoder | mm_linear},
+            ("mmpretrain", "mae-linear", None, False, 10, None),
+        ),
+        "mmselfsup, fine-tuned": ({"state_dict": mm_tuned}, ("mmpretrain", "mae-finetuned", None, False, 10, None)),
+        "mmseg": ({"state_dict": bare}, ("mmpretrain", "mae", None, False, 0, None)),
+        "timm": (encoder, ("timm", "mae", None, False, 0, None)),
+        "DeiT III": (
+            {"model": encoder | scales | head | {"pos_embed": torch.randn(1, 64, 48)}},
+            ("deit3", "deit3", None, False, 10, None),
+        ),
+        "detectron2": (
+            {"model": {f"backbone.net.{key}": value for key, value in encoder.items()}, "__author__": "somebody"},
+            ("detectron2", "mae", None, False, 0, None),
+        ),
+        "transformers": (
+            {split: value for key, whole in tensors.items() for split, value in rename_to_transformers(key, whole)},
+            ("transformers", "mae", None, True, 0, None),
+        ),
+    }
+
+
+def rename_to_mmcls(key: str) -> str:
+    """The name of one of MAE's keys in mmselfsup."""
+    key = re.sub(
+        r"\.norm(\d)\.", r".ln\1.", key.replace("mlp.fc1", "ffn.layers.0.0").replace("mlp.fc2", "ffn.layers.1")
+    )
+    if key.startswith(("decoder", "mask")):
+        return "neck." + key.replace("decoder_norm", "ln1")
+    key = key.replace("blocks.", "layers.").replace("patch_embed.proj", "patch_embed.projection")
+    return "backbone." + re.sub("^norm", "ln1", key)
+
+
+def rename_to_transformers(key: str, value: Tensor) -> list[tuple[str, Tensor]]:
+    """The names of one of MAE's keys in transformers' files, and its parts."""
+    steps = {"attn.proj": "attention.output.dense", "norm1": "layernorm_before", "norm2": "layernorm_after"}
+    steps |= {"mlp.fc1": "intermediate.dense", "mlp.fc2": "output.dense"}
+    for old, new in steps.items():
+        key = key.replace(old, new)
+    if key.startswith(("decoder", "mask")):
+        key = "decoder." + key.replace("decoder_blocks", "decoder_layers")
+    else:
+        key = re.sub("^(cls_token)", r"embeddings.\1", key).replace("blocks.", "encoder.layer.")
+        key = key.replace("pos_embed", "embeddings.position_embeddings").replace("norm.", "layernorm.")
+        key = "vit." + key.replace("patch_embed.proj", "embeddings.patch_embeddings.projection")
+    if "attn.qkv" not in key:
+        return [(key, value)]
+    parts = zip(("query", "key", "value"), value.chunk(3), strict=True)
+    return [(key.replace("attn.qkv", f"attention.attention.{part}"), third.clone()) for part, third in parts]
+
+
+def test_one_file_of_each_format_is_what_it_is_and_every_key_is_listed(
+    tmp_path: Path, tensors: dict[str, Tensor]
+) -> None:
+    for number, (name, (content, wanted)) in enumerate(make_formats(tensors).items()):
+        path = save(tmp_path / f"{number}.pth", content)
+        report = inspect_checkpoint(path)
+        classes = report.classifier[0] if report.classifier else 0
+        found = (report.format, report.method, report.epoch, report.decoder is not None, classes)
+        assert (*found, report.normalised_target) == wanted, name
+        state = next((content[key] for key in ("model", "state_dict") if key in content), content)
+        assert sorted(use.key for use in report.keys if use.use != "missing") == sorted(state), name
+        assert all(use.reason for use in report.keys), name
+        assert not [use.key for use in report.keys if "incomplete" in use.reason], name
+        lacking = {use.key for use in report.keys if use.use == "missing"}
+        assert ("decoder_*, mask_token" in lacking) == (report.decoder is None), name
+        assert ("head.@" in lacking) == (report.classifier is None), name
+        assert format_report(report).startswith(str(path))
+
+
+def test_what_a_stranger_wrote_commands_no_terminal(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
+    path = save(
+        tmp_path / "x.pth", {"model": tensors, "\x1b[2J": "\x1b]0;owned\x07", "number": 10**6000, "epoch": 10**6000}
+    )
+    report = inspect_checkpoint(path)
+    assert report.epoch is None
+    text = format_report(report)
+    assert all(line.isprintable() for line in text.splitlines())
+    assert "?[2J: not needed: ?]0;owned?" in text
+    with pytest.raises(InputError, match=r"names of tensors that can be printed, found '\\x1b\[2Jnorm'"):
+        inspect_checkpoint(save(path, {"model": tensors | {"\x1b[2Jnorm": torch.zeros(1)}}))

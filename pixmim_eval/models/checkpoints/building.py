@@ -215,7 +215,7 @@ def build_classifier(tensors: dict[str, Tensor], dim: int, path: Path, contents:
         return None
     kinds = {"layer": "fc_norm.weight", "batch": "head_norm.running_mean"}
     norm = "+".join(kind for kind, key in kinds.items() if key in tensors) or None
-    pooling = "mean" if "fc_norm.weight" in tensors else "cls" if "cls_token" in contents.tensors else "first"
+    pooling = "mean" if "fc_norm.weight" in tensors else "cls"
     with torch.device("meta"):
         classifier = Classifier(
             dim, tensors["head.weight"].shape[0], pooling=pooling, norm=norm, epsilon=contents.epsilon

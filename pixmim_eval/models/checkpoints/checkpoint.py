@@ -16,6 +16,7 @@ from pixmim_eval.models.checkpoints.keys import KeyUse, name_part
 from pixmim_eval.models.vit import Classifier, sincos_positions
 from pixmim_eval.types import LabelSpace
 
+_EPOCHS = 10**6  # more were never done, and a number may have more digits than Python prints
 NO_TARGET = "trained with labels: there are no target pixels"
 
 
@@ -185,10 +186,16 @@ def read_argument(content: Mapping[str, Any], name: str) -> Any:
     return arguments.get(name) if isinstance(arguments, dict) else getattr(arguments, name, None)
 
 
+def read_epoch(content: Mapping[str, Any]) -> int | None:
+    """The epoch that a file names; None where it names none, or none that can be."""
+    epoch = content.get("epoch")
+    return epoch if type(epoch) is int and 0 <= epoch < _EPOCHS else None
+
+
 def count_epochs(content: Mapping[str, Any]) -> int | None:
     """Epochs done in a file of the official trainers, which save the index of the last one."""
-    epoch = content.get("epoch")
-    return epoch + 1 if type(epoch) is int else None
+    epoch = read_epoch(content)
+    return None if epoch is None else epoch + 1
 
 
 def explain_normalised(content: Mapping[str, Any], published: str) -> tuple[bool | None, str]:

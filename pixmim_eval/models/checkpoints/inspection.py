@@ -175,7 +175,9 @@ def _list_absent(wanted: Iterable[str], tensors: Mapping[str, Tensor], reason: s
 
 
 def _describe(value: Any) -> str:
-    if isinstance(value, bool | int | float) or (isinstance(value, str) and len(value) <= 60):
+    if isinstance(value, bool | float | str) and len(str(value)) <= 60:
+        return f"not needed: {value}"
+    if isinstance(value, int) and abs(value) < 10**18:  # Python prints no number of many thousand digits
         return f"not needed: {value}"
     return f"not needed: {type(value).__name__}"
 
@@ -206,7 +208,7 @@ def format_report(report: CheckpointReport) -> str:
     if report.beside:
         lines += ["", f"beside the weights ({len(report.beside)})"]
         lines += [f"  {key}: {reason}" for key, reason in report.beside]
-    return "\n".join(lines)
+    return "\n".join("".join(c if c.isprintable() else "?" for c in line) for line in lines)  # no terminal commands
 
 
 def _say_target(report: CheckpointReport) -> str:

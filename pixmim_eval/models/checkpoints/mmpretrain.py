@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pixmim_eval.models.checkpoints.checkpoint import Contents, Source, infer_decoder_heads, name_method
+from pixmim_eval.models.checkpoints.checkpoint import Contents, Source, infer_decoder_heads, name_method, read_epoch
 from pixmim_eval.models.checkpoints.keys import BATCH_NORM, LAYER_SCALE, Names, translate
 
 LAYOUT = "mmselfsup / mmpretrain"
@@ -80,13 +80,12 @@ def convert(source: Source) -> Contents:
     meta = source.content.get("meta")
     meta = meta if isinstance(meta, dict) else {}
     settings = str(next((meta[key] for key in ("cfg", "config") if isinstance(meta.get(key), str)), ""))
-    epoch = meta.get("epoch")
     return Contents(
         layout=LAYOUT if names is NAMES else BARE_LAYOUT,
         tensors=tensors,
         keys=keys,
         method=name_method(tensors, _name_pretraining(source.tensors, settings)),
-        epoch=epoch if type(epoch) is int else None,
+        epoch=read_epoch(meta),  # mmengine saves how many are done
         normalised=_explain_normalised(settings),
         decoder_heads=infer_decoder_heads(tensors),
         backbone=names is BARE_NAMES,

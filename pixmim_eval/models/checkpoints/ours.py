@@ -90,6 +90,8 @@ def _read_header(path: Path, header: dict[str, Any]) -> Architecture | ConvArchi
     """The architecture of a header that is whole."""
     kinds = {"architecture": dict, "image_size": int, "method": str, "epoch": int, "recipe": dict}
     wrong = [key for key, kind in kinds.items() if not isinstance(header.get(key), kind)]
+    if not wrong and not header["method"].isprintable():
+        wrong = ["method"]
     sizes = header["architecture"] if "architecture" not in wrong else {}
     numbers = [n for size in sizes.values() for n in (size if isinstance(size, list) and len(size) == 3 else [size])]
     kind: Any = next(

@@ -91,10 +91,21 @@ def find_tensors(content: dict[str, Any]) -> dict[str, Tensor]:
     """The state dict inside a checkpoint: under "model", "state_dict" or "module", else the content itself.
 
     A common "module." prefix (DataParallel) is taken off.
+
+    Raises:
+        InputError: a name with control characters.
     """
     wrapper = find_wrapper(content)
     state = content[wrapper] if wrapper else content
     tensors = {key: value for key, value in state.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    if odd := [key for key in tensors if not key.isprintable()]:  # names are printed, and terminals obey some of these
+        raise InputError(
+            "checkpoint",
+            expected="names of tensors that can be printed",
+            found=ascii(odd[0])[:60],
+            where="state dict",
+            fix="Do not use this file.",
+        )
     if tensors and all(key.startswith("module.") for key in tensors):
         tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
     return tensors
