@@ -132,6 +132,9 @@ def test_images_are_corrupted_and_files_inspected(workspace: Path, capsys: pytes
     for arguments in (words for words in find("pixmim_eval.run") if words[0] == "inspect"):
         assert pixmim_eval.run.main(arguments) == 0
         assert "ViT, patch 16, width 768, 12 blocks" in capsys.readouterr().out
+    for arguments in (words for words in find("pixmim_eval.run") if words[0] == "convert"):
+        assert pixmim_eval.run.main(arguments) == 0
+        assert "load it" in capsys.readouterr().out
 
 
 def test_files_that_the_readme_points_to_exist() -> None:
