@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,9 @@ import pixmim_eval.run
 from pixmim_eval.arguments import parse_suite
 from pixmim_eval.corruptions.__main__ import main as draw_sheet
 from pixmim_eval.models.checkpoints import ours
-from pixmim_eval.models.vit import Architecture, VisionTransformer
 from pixmim_eval.suites import SUITES
-from pretrain.recipes import RECIPES
+from pretrain.methods import METHODS
+from pretrain.recipes import RECIPES, Recipe
 from pretrain.run import fill_recipe, parse_options
 from tests.references.mae import ReferenceMAE
 
@@ -49,15 +50,19 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             folder.mkdir(parents=True)
             for number in range(3):
                 Image.fromarray(generator.integers(0, 256, (20, 20, 3), dtype=np.uint8)).save(folder / f"{number}.png")
-    size = Architecture(patch=8, dim=24, depth=1, heads=2)
+    recipe = Recipe(
+        **{"target": "lowfreq", "crop": "src", "image_size": 16, "patch": 8, "dim": 24, "depth": 1, "heads": 2},
+        **{"decoder_dim": 16, "decoder_depth": 1, "decoder_heads": 2},
+    )
+    model = METHODS["mae"](recipe)
     ours.write(
         tmp_path / "runs" / "pixmim" / "epoch-0001.safetensors",
-        VisionTransformer(16, size).state_dict(),
-        architecture=size,
+        model.public_tensors(),
+        architecture=model.architecture,
         image_size=16,
         method="pixmim-mae",
         epoch=1,
-        recipe={},
+        recipe=asdict(recipe),
     )
     with torch.device("meta"):
         shapes = {key: value.shape for key, value in ReferenceMAE(224, 16, 768, 12, 12, 32, 1, 2).state_dict().items()}
