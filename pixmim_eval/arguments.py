@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+
+from pixmim_eval.flags import add_flags
 
 DEFAULT_OUT = Path("runs/evaluation")
 
 
-def parse_suite(words: Sequence[str]) -> argparse.Namespace:
-    """Of the command without a name: evaluate models."""
+def parse_suite(words: Sequence[str], find_options: Callable[[str], type[Any] | None]) -> argparse.Namespace:
+    """Of the command without a name: evaluate models.
+
+    Args:
+        words: of the command line.
+        find_options: name of a suite -> the dataclass of its own options, whose fields become flags; None for none.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m pixmim_eval.run",
         description="Evaluate models and store one result row a number. A run that was stopped goes on where it was.",
@@ -46,6 +54,12 @@ def parse_suite(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     _add_image_options(parser)
     parser.add_argument("--dry-run", action="store_true", help="print what is done and what is missing, and stop")
+    named = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    named.add_argument("--suite", nargs="?")
+    suite = named.parse_known_args(words)[0].suite
+    kind = find_options(suite) if suite else None
+    if kind is not None:
+        add_flags(parser.add_argument_group(f"of {suite}"), kind)
     return parser.parse_args(words)
 
 

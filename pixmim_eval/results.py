@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from functools import cache
@@ -24,7 +24,7 @@ import pandas as pd
 
 from pixmim_eval.errors import InputError
 from pixmim_eval.files import write_atomic
-from pixmim_eval.types import Estimate, Manifest, Model, Outcome, ResultRow, SuiteConfig
+from pixmim_eval.types import Estimate, FileSet, Manifest, Model, Outcome, ResultRow, SuiteConfig
 
 COLUMNS = tuple(field.name for field in fields(ResultRow))
 _KINDS: dict[str, tuple[type, ...]] = {
@@ -49,9 +49,9 @@ def format_protocol(**settings: str | int | float) -> str:
     return ";".join(f"{key}={settings[key]}" for key in sorted(settings))
 
 
-def name_subset(manifest: Manifest, limit: int | None) -> str:
-    """Which rows of a manifest a limited run uses: "all", or e.g. "spread-1000" (see extract.select_rows)."""
-    return "all" if limit is None or limit >= len(manifest) else f"spread-{limit}"
+def name_subset(data: Manifest | FileSet, limit: int | None) -> str:
+    """Which rows of a data set a limited run uses: "all", or e.g. "spread-1000" (see extract.select_rows)."""
+    return "all" if limit is None or limit >= len(data) else f"spread-{limit}"
 
 
 @cache
@@ -67,52 +67,57 @@ def _find_version(package: str) -> str:
         return "not-installed"
 
 
-def make_row(
+def make_rows(
     model: Model,
-    manifest: Manifest,
-    estimate: Estimate,
+    data: Manifest | FileSet,
+    estimates: Mapping[str, Estimate],
     *,
     suite: str,
     condition: str,
-    metric: str,
     protocol: str,
     config: SuiteConfig,
     skipped: int = 0,
-) -> ResultRow:
-    """A result row: who was measured on what, how, and when.
+) -> list[ResultRow]:
+    """The result rows of a condition, one a metric: who was measured on what, how, and when.
 
     Args:
         model: the model as loaded (not the one with a fitted head: rows carry the digest of the checkpoint's weights).
-        manifest: the data set that was scored.
-        estimate: the number.
-        suite, condition, metric: their names.
+        data: what was scored.
+        estimates: metric -> number.
+        suite, condition: their names.
         protocol: see format_protocol.
         config: of the run.
         skipped: unreadable images left out.
     """
-    return ResultRow(
-        run=config.run,
-        model=model.name,
-        weights_digest=model.digest,
-        method=model.method,
-        epoch=model.epoch,
-        suite=suite,
-        dataset=manifest.name,
-        dataset_digest=manifest.digest,
-        subset=name_subset(manifest, config.limit),
-        condition=condition,
-        protocol=protocol,
-        metric=metric,
-        value=float(estimate.value),
-        low=float(estimate.low),
-        high=float(estimate.high),
-        n=int(estimate.n),
-        unit=estimate.unit,
-        skipped=skipped,
-        seed=config.seed,
-        versions=list_versions(),
-        time=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
+    shared: dict[str, Any] = {
+        "run": config.run,
+        "model": model.name,
+        "weights_digest": model.digest,
+        "method": model.method,
+        "epoch": model.epoch,
+        "suite": suite,
+        "dataset": data.name,
+        "dataset_digest": data.digest,
+        "subset": name_subset(data, config.limit),
+        "condition": condition,
+        "protocol": protocol,
+        "skipped": skipped,
+        "seed": config.seed,
+        "versions": list_versions(),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    return [
+        ResultRow(
+            **shared,
+            metric=metric,
+            value=float(estimate.value),
+            low=float(estimate.low),
+            high=float(estimate.high),
+            n=int(estimate.n),
+            unit=estimate.unit,
+        )
+        for metric, estimate in estimates.items()
+    ]
 
 
 class RunFolder:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from pixmim_eval.arguments import DEFAULT_OUT, parse_convert, parse_export, parse_inspect, parse_rows, parse_suite
 from pixmim_eval.errors import InputError
 from pixmim_eval.files import cache_dir
+from pixmim_eval.flags import read_flags
 from pixmim_eval.results import RunFolder, read_rows
 from pixmim_eval.types import Model, ResultRow, SuiteConfig
 
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return convert_file(parse_convert(words[1:]))
         if words[:1] == ["export"]:
             return export_images(parse_export(words[1:]))
-        return run_suite(parse_suite(words))
+        return run_suite(parse_suite(words, find_options))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
@@ -67,23 +68,27 @@ def run_suite(options: argparse.Namespace) -> int:
     from pixmim_eval.devices import resolve_device
     from pixmim_eval.extract import process_rank
     from pixmim_eval.models.catalog import load_models
-    from pixmim_eval.suites import PictureSuite, load_suite
-    from pixmim_eval.suites.roles import open_data
+    from pixmim_eval.suites import load_suite
+    from pixmim_eval.suites.roles import open_data, open_files
 
     suite, names = load_suite(options.suite), resolve_names(options.corruptions)
     out = options.out or DEFAULT_OUT
     with join_processes(resolve_device(options.device)) as device:
         first = process_rank()[0] == 0
-        models = load_models(options.checkpoint, options.model)
-        _check_models(models)
+        models = load_models(options.checkpoint, options.model) if suite.takes_models else []
         for model in models:
             model.encoder.to(device)
-        with_train = "train" in suite.accepts and any(not model.classify for model in models)
+        heads = "train" in suite.accepts and any(not model.classify for model in models)
         config = SuiteConfig(
-            data=open_data(options.data, suite, with_train=with_train, corruptions=names),
+            data=open_data(options.data, suite, with_train=heads or "train" in suite.needs, corruptions=names),
+            files=open_files(options.data, suite),
             run=out.resolve().name,
+            out=out,
+            options=suite.options(**read_flags(options, suite.options)) if suite.options else None,
             **_read_settings(options, device, names),
         )
+        models += suite.subjects(config)
+        _check_models(models)
         tasks = plan_tasks(suite, models, config, RunFolder(out))
         if options.dry_run:
             if first:
@@ -94,9 +99,16 @@ def run_suite(options: argparse.Namespace) -> int:
         return DONE
     reports = DEFAULT_REPORTS if options.out is None else out / "reports"
     code = report_results(tasks, failures, out, reports)
-    if isinstance(suite, PictureSuite):
-        print("\n".join(str(path) for path in suite.draw(models, config, reports / "figures")))
+    for path in suite.draw(models, config, reports / "figures"):
+        print(path)
     return code
+
+
+def find_options(suite: str) -> type[Any] | None:
+    """The dataclass of a suite's own options. Raises InputError for an unknown suite."""
+    from pixmim_eval.suites import load_suite
+
+    return load_suite(suite).options
 
 
 def _read_settings(options: argparse.Namespace, device: str, corruptions: tuple[str, ...]) -> dict[str, Any]:
@@ -140,10 +152,6 @@ def export_images(options: argparse.Namespace) -> int:
     print(f"{written} cells written to {options.out}")
     print(f"evaluate them: python -m pixmim_eval.run --suite robustness --data {options.data} imagenet-c={options.out}")
     return DONE
-
-
-def _need_heads(models: Sequence[Model]) -> bool:
-    return any(model.classify is None for model in models)
 
 
 def _check_models(models: Sequence[Model]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -62,6 +63,19 @@ class Manifest:
         return len(self.keys)
 
 
+class FileSet(Protocol):
+    """What a suite reads that is not a set of images: boxes, people's answers. As a Manifest, it has a name and a
+    digest of its content, 16 hex digits."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def digest(self) -> str: ...
+
+    def __len__(self) -> int: ...
+
+
 @dataclass(frozen=True)
 class Batch:
     """A batch of images, before normalisation.
@@ -100,6 +114,11 @@ class Encoder(Protocol):
 
     def tokens(self, images: Tensor) -> Tokens: ...
 
+    def layer_tokens(self, images: Tensor, count: int) -> list[Tokens]:
+        """Tokens after each of the last `count` layers, the last first, all through the final norm; the first are those
+        of `tokens`. Raises InputError where there are fewer layers."""
+        ...
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -121,12 +140,12 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded model, ready to be evaluated.
+    """A loaded model, ready to be evaluated; or whoever else a suite measures, such as people by their answers.
 
     Args:
         name: for tables, unique within a run.
         digest: 16 hex digits of the weights.
-        encoder: an Encoder that is also an nn.Module, in eval mode.
+        encoder: an Encoder that is also an nn.Module, in eval mode; None where no network is measured.
         preprocessing: its evaluation geometry.
         classify: images [B, 3, H, W] normalised -> logits [B, K]; None for an encoder without a classifier.
         label_space: what the K logits mean; None when classify is None.
@@ -251,6 +270,9 @@ class SuiteConfig:
         run: name on the rows.
         corruptions: which ones a suite on corrupted images runs, at all five severities; () for the published fifteen.
         jpeg_step: generated corruptions end as the published files do, stored as JPEG of quality 85.
+        files: role ("boxes", "trials") -> what a suite reads besides images.
+        options: the suite's own (see suites.EvaluationSuite.options).
+        out: the run's folder, where a suite that trains keeps its state.
     """
 
     data: dict[str, Manifest]
@@ -263,6 +285,9 @@ class SuiteConfig:
     run: str = ""
     corruptions: tuple[str, ...] = ()
     jpeg_step: bool = True
+    files: dict[str, FileSet] = field(default_factory=dict)
+    options: Any = None
+    out: Path = Path("runs/evaluation")
 
 
 @dataclass(frozen=True)
@@ -277,17 +302,3 @@ class Outcome:
 
     rows: list[ResultRow]
     hits: dict[str, np.ndarray]
-
-
-class Suite(Protocol):
-    """A set of conditions that turn a model into result rows.
-
-    A condition is the unit of resume: its rows are stored together or not at all.
-    """
-
-    name: str
-    needs: tuple[str, ...]
-
-    def conditions(self, config: SuiteConfig) -> list[str]: ...
-
-    def run(self, model: Model, condition: str, config: SuiteConfig) -> Outcome: ...

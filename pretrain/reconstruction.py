@@ -16,8 +16,9 @@ from pixmim_eval.data.transforms import name_transform, normalize
 from pixmim_eval.extract import select_rows
 from pixmim_eval.extract.processes import MODEL_VALUES, split_over_threads
 from pixmim_eval.metrics.ratios import ratio_interval
-from pixmim_eval.results import format_protocol, make_row
+from pixmim_eval.results import format_protocol, make_rows
 from pixmim_eval.seeds import derive_seed, uniform
+from pixmim_eval.suites import EvaluationSuite
 from pixmim_eval.types import Batch, Manifest, Model, Outcome, SuiteConfig
 from pretrain.autoencoder import MaskedAutoencoder
 from pretrain.pictures import Pictured, draw_comparison
@@ -31,7 +32,7 @@ ERRORS = {"loss": "loss", "mse_pixels": "squared deviations", "mse_lowfreq": "sq
 ERROR_POWER = "error_power/"
 
 
-class ReconstructionSuite:
+class ReconstructionSuite(EvaluationSuite):
     """The suite `reconstruction`.
 
     One condition, "masked": each image with a random mask that depends on the seed and the image alone, so that models
@@ -58,7 +59,6 @@ class ReconstructionSuite:
     name = "reconstruction"
     version = 1
     needs = ("val",)
-    accepts: tuple[str, ...] = ()
 
     def conditions(self, config: SuiteConfig) -> list[str]:
         """The only one."""
@@ -99,23 +99,9 @@ class ReconstructionSuite:
             powers = measured["error_power"][:, place], measured["hidden_power"][:, place]
             estimates[ERROR_POWER + name] = ratio_interval(*powers)
         protocol = format_protocol(**_describe(autoencoder, model, manifest))
-        return Outcome(
-            [
-                make_row(
-                    model,
-                    manifest,
-                    estimate,
-                    suite=self.name,
-                    condition=condition,
-                    metric=metric,
-                    protocol=protocol,
-                    config=config,
-                    skipped=len(rows) - len(measured["loss"]),
-                )
-                for metric, estimate in estimates.items()
-            ],
-            {},
-        )
+        shared = {"suite": self.name, "condition": condition, "protocol": protocol}
+        skipped = len(rows) - len(measured["loss"])
+        return Outcome(make_rows(model, manifest, estimates, **shared, config=config, skipped=skipped), {})
 
     def draw(self, models: Sequence[Model], config: SuiteConfig, folder: Path) -> list[Path]:
         """A few images side by side: input, masked input, and each model's prediction and target.

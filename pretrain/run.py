@@ -8,7 +8,6 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
 
 from rich.console import Console
 from rich.table import Table
@@ -17,6 +16,7 @@ from pixmim_eval.data import open_manifest
 from pixmim_eval.devices import resolve_precision
 from pixmim_eval.errors import InputError, NonFiniteLossError
 from pixmim_eval.files import write_atomic
+from pixmim_eval.flags import add_flags, read_flags
 from pixmim_eval.training import TrainingSettings, build_fabric, scale_learning_rate, train
 from pixmim_eval.types import Manifest
 from pretrain.recipes import RECIPES, SUPERVISED, Recipe, check_recipe, describe_method, get_recipe, read_settings
@@ -60,24 +60,13 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", metavar="DIR", help="run folder (default runs/pretrain/RECIPE)")
     parser.add_argument("--on-bad-image", default="stop", choices=("stop", "skip"))
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    fields = parser.add_argument_group("fields of the recipe")
-    kinds = get_type_hints(Recipe)
-    for field in dataclasses.fields(Recipe):
-        kind = kinds[field.name]
-        settings: dict[str, Any] = {"type": kind}
-        if kind is bool:
-            settings = {"action": argparse.BooleanOptionalAction}
-        elif get_args(kind):
-            settings = {"choices": get_args(kind)}
-        flag = "--" + field.name.replace("_", "-")
-        fields.add_argument(flag, dest=field.name, default=argparse.SUPPRESS, **settings)
+    add_flags(parser.add_argument_group("fields of the recipe"), Recipe)
     return parser.parse_args(arguments)
 
 
 def fill_recipe(options: argparse.Namespace) -> Recipe:
     """The named recipe with the fields that the command line gives."""
-    names = {field.name for field in dataclasses.fields(Recipe)}
-    return dataclasses.replace(get_recipe(options.recipe), **{k: v for k, v in vars(options).items() if k in names})
+    return dataclasses.replace(get_recipe(options.recipe), **read_flags(options, Recipe))
 
 
 def pretrain(recipe: Recipe, data: str, directory: Path, *, device: str = "auto", on_bad_image: str = "stop") -> None:

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("pixmim_eval", "pretrain", "analysis")
 LAYERS = (
-    {"types", "errors", "seeds", "files", "devices", "progress"},
+    {"types", "errors", "seeds", "files", "flags", "devices", "progress"},
     {"data", "corruptions", "metrics", "models", "results"},
     {"training", "extract"},
     {"suites"},
@@ -22,7 +22,7 @@ LAYERS = (
 )
 LAYER_OF = {part: number for number, parts in enumerate(LAYERS) for part in parts}
 PRETRAIN_MAY_USE = LAYERS[0] | {"data", "models", "training", "results"}
-SUITES_ABOVE = {"pretrain.reconstruction": {"metrics", "extract"}}  # a suite that needs a decoder, and what suites use
+SUITES_ABOVE = {"pretrain.reconstruction": {"metrics", "extract", "suites"}}  # needs a decoder; may use what suites use
 # Paired differences need two models' outcomes, which meet only here: metrics are pure NumPy, so no torch comes along.
 ANALYSIS_MAY_USE = {"types", "errors", "results", "metrics"}
 WITHOUT_TORCH = ("pixmim_eval.metrics", "pixmim_eval.results", "pixmim_eval.types", "pixmim_eval.errors", "analysis")

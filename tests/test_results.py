@@ -18,7 +18,7 @@ from pixmim_eval.results import (
     RunFolder,
     format_protocol,
     hash_parts,
-    make_row,
+    make_rows,
     name_subset,
     read_hits,
     read_rows,
@@ -31,13 +31,12 @@ MODEL = Model("mae-tiny", "a" * 16, None, Preprocessing(64, 64), method="mae", e
 
 
 def make(condition: str = "gaussian_noise/3", value: float = 1 / 3, **changes: object) -> ResultRow:
-    row = make_row(
+    (row,) = make_rows(
         MODEL,
         MANIFEST,
-        Estimate(value, value - 0.1, value + 0.1, 1024),
+        {"top1": Estimate(value, value - 0.1, value + 0.1, 1024)},
         suite="robustness",
         condition=condition,
-        metric="top1",
         protocol=format_protocol(transform="ready-64", head="own"),
         config=SuiteConfig(data={}, limit=2, seed=7, run="demo"),
         skipped=1,

@@ -213,6 +213,8 @@ def identify_model(model: Model) -> str:
     The digest of the weights alone would not do: the same weights can be used with another structure (number of heads,
     activation, norm), geometry or normalisation, or for other classes.
     """
+    if model.encoder is None:  # no network: the digest is of the answers
+        return hash_parts(model.digest)
     structure = re.sub(r" at 0x[0-9a-f]+", "", repr(model.encoder))
     settings = tuple((name, _list_settings(module)) for name, module in model.encoder.named_modules())
     classifier = getattr(model.classify, "__qualname__", type(model.classify).__qualname__)

@@ -1,22 +1,23 @@
 """The catalogue of suites, and what makes two results of one the same.
 
-A new suite is one file and one line in SUITES: a class with the members of EvaluationSuite, such as robustness.py's.
+A new suite is one file and one line in SUITES: a subclass of EvaluationSuite, such as robustness.py's.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, ClassVar
 
 import torch
 
 from pixmim_eval.errors import InputError
 from pixmim_eval.extract import digest_code, identify_model
 from pixmim_eval.results import hash_parts
-from pixmim_eval.types import Model, Suite, SuiteConfig
+from pixmim_eval.types import FileSet, Manifest, Model, Outcome, SuiteConfig
 
 SUITES: dict[str, str] = {  # name -> import path; found by name, as a suite may live in a package above this one
     "robustness": "pixmim_eval.suites.robustness:Robustness",
@@ -24,45 +25,61 @@ SUITES: dict[str, str] = {  # name -> import path; found by name, as a suite may
 }
 
 
-class EvaluationSuite(Suite, Protocol):
-    """A suite as the command line runs it.
+class EvaluationSuite(ABC):
+    """A set of conditions that turn a model into result rows.
 
     Args:
+        name: as `--suite` has it.
         version: raised with every change of what a row means or holds; rows of other versions are computed anew.
-        needs: roles of data that must be there.
+        needs: roles of data that must be there; a path without a role is the first of them.
         accepts: roles that may be there besides.
+        openers: role -> what opens its path, for roles that are no sets of images; they are found in config.files.
+        options: a frozen dataclass of the suite's own options, of which flags makes the command line's; None for none.
+        takes_models: whether it measures the models of the command line.
     """
 
-    version: int
-    accepts: tuple[str, ...]
+    name: ClassVar[str]
+    version: ClassVar[int]
+    needs: ClassVar[tuple[str, ...]]
+    accepts: ClassVar[tuple[str, ...]] = ()
+    openers: ClassVar[Mapping[str, Callable[[str], FileSet]]] = {}
+    options: ClassVar[type[Any] | None] = None
+    takes_models: ClassVar[bool] = True
 
+    @abstractmethod
+    def conditions(self, config: SuiteConfig) -> list[str]:
+        """Names of the units of resume: the rows of a condition are stored together or not at all."""
+
+    @abstractmethod
     def roles(self, model: Model, condition: str, config: SuiteConfig) -> tuple[str, ...]:
-        """Roles of the data sets that the rows of a condition depend on."""
-        ...
+        """Roles of the data sets and files that the rows of a condition depend on."""
+
+    @abstractmethod
+    def run(self, model: Model, condition: str, config: SuiteConfig) -> Outcome:
+        """The rows of one condition, and how each image fared."""
 
     def settings(self, model: Model, condition: str, config: SuiteConfig) -> tuple[object, ...]:
         """What the rows of a condition depend on besides the model's encoder, data, limit, seed, device and code."""
-        ...
+        return (config.options,)
+
+    def subjects(self, config: SuiteConfig) -> list[Model]:
+        """What is measured besides the models of the command line, without a network: people by their answers."""
+        return []
 
     def count_images(self, model: Model, condition: str, config: SuiteConfig) -> Mapping[str, int]:
         """Forward passes that a condition needs where nothing is cached: name of the pass -> images.
 
         Passes of the same name are shared by the conditions that need them.
         """
-        ...
+        return {}
 
     def measure_images(self, model: Model, config: SuiteConfig) -> tuple[str, int]:
         """A name for the decoded images that are kept on disk for this model, and their bytes."""
-        ...
-
-
-@runtime_checkable
-class PictureSuite(Protocol):
-    """A suite that also shows images, which rows do not hold."""
+        return "", 0
 
     def draw(self, models: Sequence[Model], config: SuiteConfig, folder: Path) -> list[Path]:
-        """Draw all models side by side, after they were measured, and return the files written to the folder."""
-        ...
+        """Draw what rows do not hold, such as images, once all models were measured; the files written."""
+        return []
 
 
 def load_suite(name: str) -> EvaluationSuite:
@@ -83,8 +100,14 @@ def load_suite(name: str) -> EvaluationSuite:
 
 def compute_key(suite: EvaluationSuite, model: Model, condition: str, config: SuiteConfig) -> str:
     """16 hex digits of all that the rows of a condition depend on: where they are equal, the work is done."""
-    data = [(role, config.data[role]) for role in sorted(suite.roles(model, condition, config))]
-    described = tuple((role, set_.name, set_.digest, set_.ready_size, set_.label_space) for role, set_ in data)
+    roles = sorted(suite.roles(model, condition, config))
+    data = tuple((role, *_describe(config.files.get(role) or config.data[role])) for role in roles)
     settings = (config.limit, config.seed, config.on_bad_image, torch.device(config.device).type, digest_code())
     own = suite.settings(model, condition, config)
-    return hash_parts(suite.name, suite.version, model.name, identify_model(model), condition, described, settings, own)
+    return hash_parts(suite.name, suite.version, model.name, identify_model(model), condition, data, settings, own)
+
+
+def _describe(data: Manifest | FileSet) -> tuple[object, ...]:
+    """What rows depend on of a data set."""
+    of_images = (data.ready_size, data.label_space) if isinstance(data, Manifest) else ()
+    return (data.name, data.digest, *of_images)

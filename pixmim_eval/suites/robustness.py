@@ -21,7 +21,8 @@ from pixmim_eval.metrics.corruption_error import (
     name_mean_error,
     relative_mce_15,
 )
-from pixmim_eval.results import format_protocol, make_row
+from pixmim_eval.results import format_protocol, make_rows
+from pixmim_eval.suites import EvaluationSuite
 from pixmim_eval.suites.scoring import (
     collect_answers,
     collect_cell,
@@ -47,7 +48,7 @@ class _Measured:
     skipped: int
 
 
-class Robustness:
+class Robustness(EvaluationSuite):
     """The suite `robustness`.
 
     Conditions: "clean"; "NAME/SEVERITY", read from files where the role imagenet-c is there, else generated on the
@@ -129,20 +130,10 @@ class Robustness:
         corrupted = condition == "summary" or condition in list_cells(config)
         measured = _summarise(classifier, config) if condition == "summary" else _score(classifier, condition, config)
         text = format_protocol(**protocol, **_describe_images(classifier, manifest, config, corrupted=corrupted))
-        rows = [
-            make_row(
-                model,
-                manifest,
-                estimate,
-                suite=self.name,
-                condition=condition,
-                metric=metric,
-                protocol=text,
-                config=config,
-                skipped=measured.skipped,
-            )
-            for metric, estimate in measured.estimates.items()
-        ]
+        shared = {"suite": self.name, "condition": condition}
+        rows = make_rows(
+            model, manifest, measured.estimates, **shared, protocol=text, config=config, skipped=measured.skipped
+        )
         return Outcome(rows, measured.hits)
 
 

@@ -13,7 +13,7 @@ from pixmim_eval.data.sources.published import PUBLISHED, open_published
 from pixmim_eval.errors import InputError
 from pixmim_eval.metrics.corruption_error import ALEXNET_ERRORS
 from pixmim_eval.suites import EvaluationSuite
-from pixmim_eval.types import Manifest
+from pixmim_eval.types import FileSet, Manifest
 
 DEFAULT_DATA = "builtin:shapes16"
 CORRUPTED = "imagenet-c"
@@ -25,8 +25,9 @@ def open_data(
     """The data sets that --data names, by role; each cell of ImageNet-C under "imagenet-c/CORRUPTION/SEVERITY".
 
     Args:
-        texts: "ROLE=PATH" or "PATH"; a PATH is role val, and also train where it has such a part; the built-in data set
-            without a variant is all the roles that it has. A named role goes before one so implied.
+        texts: "ROLE=PATH" or "PATH"; a PATH is the first role that the suite needs, and also train where it has such a
+            part; the built-in data set without a variant is all the roles that it has. A named role goes before one so
+            implied.
         suite: knows which roles there are.
         with_train: a model needs training images for its head.
         corruptions: those to open in ImageNet-C; () for the published fifteen.
@@ -34,11 +35,30 @@ def open_data(
     Raises:
         InputError: unknown role, a role named twice, a missing role, or whatever opening finds.
     """
+    data: dict[str, Manifest] = {}
+    for role, path in _assign_roles(texts, suite, with_train).items():
+        if role == CORRUPTED:
+            cells = open_corrupted(path, corruptions or tuple(ALEXNET_ERRORS))
+            data |= {f"{CORRUPTED}/{name}/{severity}": manifest for (name, severity), manifest in cells.items()}
+        elif role not in suite.openers:
+            data[role] = open_published(path, role) if role in PUBLISHED else open_manifest(path, role=role)
+    _check_train_is_apart(data)
+    return data
+
+
+def open_files(texts: Sequence[str], suite: EvaluationSuite) -> dict[str, FileSet]:
+    """What --data names besides sets of images, by role. Raises as open_data."""
+    paths = _assign_roles(texts, suite, with_train=False)
+    return {role: suite.openers[role](path) for role, path in paths.items() if role in suite.openers}
+
+
+def _assign_roles(texts: Sequence[str], suite: EvaluationSuite, with_train: bool) -> dict[str, str]:
+    """Role -> path. Raises InputError for roles that are unknown, named twice or missing."""
     known = (*suite.needs, *suite.accepts)
     split = [_split_role(text, known) for text in texts or [DEFAULT_DATA]]
     named = _collect((role, path) for role, path in split if role)
     bare = [path for role, path in split if not role]
-    paths = _collect((role, path) for path in bare for role in _imply_roles(path, known, with_train)) | named
+    paths = _collect((role, path) for path in bare for role in _imply_roles(path, suite, with_train)) | named
     missing = [role for role in suite.needs if role not in paths]
     if missing:
         raise InputError(
@@ -48,15 +68,7 @@ def open_data(
             where="--data",
             fix=f"Add --data {missing[0]}=PATH.",
         )
-    data: dict[str, Manifest] = {}
-    for role, path in paths.items():
-        if role == CORRUPTED:
-            cells = open_corrupted(path, corruptions or tuple(ALEXNET_ERRORS))
-            data |= {f"{CORRUPTED}/{name}/{severity}": manifest for (name, severity), manifest in cells.items()}
-        else:
-            data[role] = open_published(path, role) if role in PUBLISHED else open_manifest(path, role=role)
-    _check_train_is_apart(data)
-    return data
+    return paths
 
 
 def _collect(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -91,12 +103,13 @@ def _split_role(text: str, known: Collection[str]) -> tuple[str | None, str]:
     return role, path
 
 
-def _imply_roles(path: str, known: Sequence[str], with_train: bool) -> list[str]:
+def _imply_roles(path: str, suite: EvaluationSuite, with_train: bool) -> list[str]:
     """The roles that a path without one stands for."""
-    base = re.sub(r"@\d+$", "", path)
-    if base == DEFAULT_DATA:
-        return [role for role in known if role in VARIANTS]
-    return ["val", "train"] if with_train and _has_train_part(Path(base)) else ["val"]
+    first = suite.needs[0]
+    if re.sub(r"@\d+$", "", path) == DEFAULT_DATA:
+        known = (*suite.needs, *suite.accepts)
+        return [role for role in known if role in VARIANTS or (role in suite.needs and role in suite.openers)]
+    return [first, "train"] if with_train and first != "train" and _has_train_part(Path(path)) else [first]
 
 
 def _has_train_part(folder: Path) -> bool:

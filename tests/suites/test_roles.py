@@ -16,7 +16,7 @@ from tests.data.files import TENCH, class_names, encode, pixels, write, write_cl
 
 PUBLISHED = ("imagenet-a", "imagenet-r", "imagenet-sketch", "imagenet-v2", "imagenet-c")
 SUITE: Any = SimpleNamespace(
-    needs=("val",), accepts=("train", "cue-conflict", "sketch", "rendition", "hard", *PUBLISHED)
+    openers={}, needs=("val",), accepts=("train", "cue-conflict", "sketch", "rendition", "hard", *PUBLISHED)
 )
 BUILT_IN = "val=builtin:shapes16@16"
 
