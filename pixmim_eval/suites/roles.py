@@ -105,11 +105,11 @@ def _split_role(text: str, known: Collection[str]) -> tuple[str | None, str]:
 
 def _imply_roles(path: str, suite: EvaluationSuite, with_train: bool) -> list[str]:
     """The roles that a path without one stands for."""
-    first = suite.needs[0]
-    if re.sub(r"@\d+$", "", path) == DEFAULT_DATA:
+    first, base = suite.needs[0], re.sub(r"@\d+$", "", path)
+    if base == DEFAULT_DATA:
         known = (*suite.needs, *suite.accepts)
         return [role for role in known if role in VARIANTS or (role in suite.needs and role in suite.openers)]
-    return [first, "train"] if with_train and first != "train" and _has_train_part(Path(path)) else [first]
+    return [first, "train"] if with_train and first != "train" and _has_train_part(Path(base)) else [first]
 
 
 def _has_train_part(folder: Path) -> bool:
