@@ -117,6 +117,31 @@ class RandomResizedCrop:
 
 
 @dataclass(frozen=True)
+class SingleTryResizedCrop(RandomResizedCrop):
+    """RRC without a second try: a side that exceeds the image's is cut off, and the aspect ratio with it.
+
+    Args:
+        size, scale, ratio: as RandomResizedCrop.
+
+    Source: MAE, official code, util/crop.py (after BYOL's TensorFlow code), of which its linear probe is trained.
+    """
+
+    scale: tuple[float, float] = (0.08, 1.0)
+
+    def sample(self, heights: Tensor, widths: Tensor, *, seed: int, index: Tensor) -> Tensor:
+        numbers = uniform(seed, index, 4, dtype=torch.float64)
+        image_height, image_width = heights.double(), widths.double()
+        log_low, log_high = math.log(self.ratio[0]), math.log(self.ratio[1])
+        area = image_height * image_width * (self.scale[0] + numbers[:, 0] * (self.scale[1] - self.scale[0]))
+        ratio = torch.exp(log_low + numbers[:, 1] * (log_high - log_low))
+        width = torch.minimum(torch.sqrt(area * ratio).round(), image_width)
+        height = torch.minimum(torch.sqrt(area / ratio).round(), image_height)
+        top = (numbers[:, 2] * (image_height - height + 1)).floor()
+        left = (numbers[:, 3] * (image_width - width + 1)).floor()
+        return torch.stack((top, left, height, width), dim=-1)
+
+
+@dataclass(frozen=True)
 class SimpleResizedCrop:
     """SRC: short side to `size`, a reflected border of `padding`, then a crop of `size` at a uniform position.
 

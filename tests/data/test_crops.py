@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,7 @@ SHAPES = [(64, 64), (97, 150), (333, 70)]
 CROPS = [
     crops.RandomResizedCrop(48),
     crops.RandomResizedCrop(96, scale=(0.05, 0.3)),
+    crops.SingleTryResizedCrop(48),
     crops.SimpleResizedCrop(48),
     crops.SimpleResizedCrop(96, padding=9),
     crops.CenterCrop(48),
@@ -60,6 +63,30 @@ def test_random_resized_crop_falls_back_to_the_central_crop_of_torchvision() -> 
         expected = reference.get_params(torch.empty(3, height, width), reference.scale, reference.ratio)
         boxes = sample(crops.RandomResizedCrop(1, scale=(0.9, 1.0)), height, width, 20)
         assert torch.equal(boxes, torch.tensor(expected, dtype=torch.float64).expand(20, 4))
+
+
+def draw_single_try(generator: np.random.Generator, height: int, width: int) -> tuple[int, int, int, int]:
+    """MAE's crop for the linear probe as it is defined: one draw of area and aspect ratio, sides cut off to fit."""
+    area = generator.uniform(0.08, 1.0) * height * width
+    ratio = math.exp(generator.uniform(math.log(3 / 4), math.log(4 / 3)))
+    crop_width = min(round(math.sqrt(area * ratio)), width)
+    crop_height = min(round(math.sqrt(area / ratio)), height)
+    top = int(generator.integers(0, height - crop_height, endpoint=True))
+    return top, int(generator.integers(0, width - crop_width, endpoint=True)), crop_height, crop_width
+
+
+@pytest.mark.parametrize(("height", "width"), [(375, 500), (64, 64), (900, 200)])
+def test_single_try_crop_draws_the_distribution_of_its_definition(height: int, width: int) -> None:
+    generator = np.random.default_rng(6)
+    theirs = np.array([draw_single_try(generator, height, width) for _ in range(9000)])
+    ours = sample(crops.SingleTryResizedCrop(1), height, width, 9000).numpy()
+    derived = [np.c_[boxes, boxes[:, 2] * boxes[:, 3], boxes[:, 3] / boxes[:, 2]] for boxes in (ours, theirs)]
+    for column in range(6):  # top, left, height, width, area, ratio
+        assert kstest(derived[0][:, column], derived[1][:, column]).pvalue > 0.001
+    whole = [np.mean((boxes[:, 2] == height) | (boxes[:, 3] == width)) for boxes in (ours, theirs)]
+    assert whole[0] == pytest.approx(whole[1], abs=0.03)  # how often a side was cut off
+    assert (ours[:, 0] + ours[:, 2] <= height).all()
+    assert (ours[:, 1] + ours[:, 3] <= width).all()
 
 
 def keys_resize(lines: np.ndarray, size: int) -> np.ndarray:
