@@ -56,11 +56,31 @@ def evaluation_batches(
         InputError: images declared ready have another size, or on_bad_image is neither.
     """
     _check_choice("what to do with a bad image", on_bad_image, ("stop", "skip"), "--on-bad-image")
-    chunks = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
     reader = _EvaluationReader(manifest, preprocessing, skip=on_bad_image == "skip")
-    for images, index in _read_chunks(reader, chunks, workers):
-        if len(index):
-            yield Batch(images, index, torch.from_numpy(manifest.labels[index.numpy()]))
+    yield from _read_in_order(reader, rows, batch_size, workers)
+
+
+def view_batches(
+    manifest: Manifest,
+    crop: Crop,
+    *,
+    view: int,
+    seed: int,
+    rows: np.ndarray,
+    batch_size: int,
+    workers: int,
+    on_bad_image: str = "stop",
+) -> Iterator[Batch]:
+    """Augmented images in the order of `rows`, on the CPU: each cropped and perhaps mirrored as training with this seed
+    shows it in epoch `view`. Arguments and errors as evaluation_batches."""
+    _check_choice("what to do with a bad image", on_bad_image, ("stop", "skip"), "--on-bad-image")
+    reader = _CropReader(manifest, crop, *_derive_view_seeds(seed, view), skip=on_bad_image == "skip")
+    yield from _read_in_order(reader, rows, batch_size, workers)
+
+
+def _derive_view_seeds(seed: int, epoch: int) -> tuple[int, int]:
+    """Of the crops and of the flips of an epoch."""
+    return derive_seed(seed, "crop", epoch), derive_seed(seed, "flip", epoch)
 
 
 class TrainingLoader:
@@ -139,7 +159,7 @@ class TrainingLoader:
             for micro in range(self.accumulate):
                 start = step * self.batch_size + (micro * self.world_size + self.rank) * share
                 chunks.append(order[start : start + share])
-        seeds = derive_seed(self.seed, "crop", epoch), derive_seed(self.seed, "flip", epoch)
+        seeds = _derive_view_seeds(self.seed, epoch)
         if self._images is not None:
             for chunk in chunks:
                 yield self._crop_in_memory(self._images, chunk[self._decoded[chunk]], *seeds)
@@ -266,6 +286,14 @@ class _WholeReader(_Reader):
     def prepare(self, images: list[np.ndarray], rows: np.ndarray) -> list[np.ndarray]:
         _check_sizes(self.manifest, images, rows, self.shape)
         return images
+
+
+def _read_in_order(reader: _Reader, rows: np.ndarray, batch_size: int, workers: int) -> Iterator[Batch]:
+    """Batches of these rows, without those whose images were all skipped."""
+    chunks = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    for images, index in _read_chunks(reader, chunks, workers):
+        if len(index):
+            yield Batch(images, index, torch.from_numpy(reader.manifest.labels[index.numpy()]))
 
 
 def _read_chunks(

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pixmim_eval.data.crops import Crop
 from pixmim_eval.errors import InputError
 from pixmim_eval.extract.passes import ImagePass, digest_code, identify_model, pool_tokens
 from pixmim_eval.extract.processes import one_thread, process_rank, share, wait_for_all
-from pixmim_eval.extract.store import Entry, load_entry
+from pixmim_eval.extract.store import Entry, is_stored, load_entry
 from pixmim_eval.files import cache_dir, write_atomic
 from pixmim_eval.models.heads import LinearHead, choose_pooling
 from pixmim_eval.results import hash_parts
@@ -38,6 +40,7 @@ __all__ = [
 
 HEAD_IMAGES = 4096
 HEAD_IMAGES_PER_CLASS = 100
+_MOST_LAYERS = 12  # that a stored pass is looked for with
 _SMALL_PROBLEM = 10**8  # multiplications of a head with its training set, below which threads only wait for each other
 
 
@@ -156,7 +159,14 @@ def _drop_absent(entry: Entry) -> tuple[np.ndarray, np.ndarray, dict[str, np.nda
 
 
 def extract_features(
-    model: Model, manifest: Manifest, *, config: SuiteConfig, rows: np.ndarray | None = None
+    model: Model,
+    manifest: Manifest,
+    *,
+    config: SuiteConfig,
+    rows: np.ndarray | None = None,
+    layers: int = 1,
+    crop: Crop | None = None,
+    view: int = 0,
 ) -> dict[str, FeatureSet]:
     """Every pooling of an encoder's tokens from one forward pass, from the cache where they are there.
 
@@ -165,24 +175,43 @@ def extract_features(
         manifest: the data set.
         config: of the run.
         rows: int64, the rows to use, sorted; by default those that config.limit picks.
+        layers: how many of the last layers, each through the final norm; a pass that is stored with more serves too.
+        crop: of augmented images in place of the evaluation geometry, of the size that the model takes; mirrored half
+            the time. They depend on the seed, the view and the row alone.
+        view: which of the augmented views.
 
     Returns:
-        "cls" (where there is a class token) and "mean" (of the patch tokens) -> features [N, D], float32, or float16
-        where float32 would take more than 1 GiB; read-only, memory-mapped.
+        "cls" (where there is a class token) and "mean" (of the patch tokens) of the last layer, "cls-2" and "mean-2" of
+        the one before it, and so on -> features [N, D], float32, or float16 where float32 would take more than 1 GiB;
+        read-only, memory-mapped: read a part of the rows at a time where N is large.
 
     Raises:
-        InputError: an image cannot be read and config.on_bad_image is "stop".
+        InputError: an image cannot be read and config.on_bad_image is "stop", or the encoder has fewer layers.
         FloatingPointError: features are not finite.
     """
-    index, labels, arrays, skipped = _drop_absent(load_entry(_pass_for_features(model, manifest, config, rows)))
-    return {pooling: FeatureSet(index, labels, features, skipped) for pooling, features in arrays.items()}
-
-
-def _pass_for_features(model: Model, manifest: Manifest, config: SuiteConfig, rows: np.ndarray | None) -> ImagePass:
-    encoder = model.encoder
     rows = select_rows(manifest, config.limit) if rows is None else rows
+    augmented = None if crop is None else (crop, view)
+    passes = (
+        _pass_for_features(model, manifest, config, rows, count, augmented) for count in range(layers, _MOST_LAYERS + 1)
+    )
+    stored = share(next((count for count, work in enumerate(passes, layers) if is_stored(work)), layers))
+    work = _pass_for_features(model, manifest, config, rows, stored, augmented)
+    index, labels, arrays, skipped = _drop_absent(load_entry(work))
+    wanted = [name for name in arrays if int(name.partition("-")[2] or 1) <= layers]
+    return {name: FeatureSet(index, labels, arrays[name], skipped) for name in wanted}
+
+
+def _pass_for_features(
+    model: Model,
+    manifest: Manifest,
+    config: SuiteConfig,
+    rows: np.ndarray,
+    layers: int = 1,
+    view: tuple[Crop, int] | None = None,
+) -> ImagePass:
     bare = replace(model, classify=None, label_space=None)  # features do not depend on them
-    return ImagePass(bare, manifest, rows, config, lambda batch: pool_tokens(encoder, batch), "pooled")
+    pool = partial(pool_tokens, model.encoder, layers=layers)
+    return ImagePass(bare, manifest, rows, config, pool, f"pooled-{layers}", view=view)
 
 
 def prepare_classifier(model: Model, config: SuiteConfig) -> tuple[Model, dict[str, str]]:

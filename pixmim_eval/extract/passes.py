@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from pixmim_eval.corruptions import corrupt
 from pixmim_eval.corruptions.frost import frost_source
-from pixmim_eval.data.loader import evaluation_batches
+from pixmim_eval.data.crops import Crop
+from pixmim_eval.data.loader import evaluation_batches, view_batches
 from pixmim_eval.data.transforms import name_transform, normalize
 from pixmim_eval.extract.processes import MODEL_VALUES, one_thread, split_over_threads
 from pixmim_eval.extract.store import Shape, load_entry
@@ -112,6 +113,8 @@ class ImagePass:
         output: a name for what forward computes from the model.
         corruption: (name, severity), or None.
         keep_images: other passes need these images too; corrupted passes always keep theirs before corruption.
+        view: (crop, number) of augmented images (see data.loader.view_batches) in place of those with evaluation
+            geometry; they are neither corrupted nor kept.
     """
 
     model: Model
@@ -122,6 +125,7 @@ class ImagePass:
     output: str
     corruption: tuple[str, int] | None = None
     keep_images: bool = False
+    view: tuple[Crop, int] | None = None
     kind = "outputs"
 
     @property
@@ -131,7 +135,8 @@ class ImagePass:
         if self.corruption is not None:
             photographs = frost_source() if self.corruption[0] == "frost" else ""
             corruption = (*self.corruption, self.config.seed, self.config.jpeg_step, photographs)
-        return hash_parts(self._decoded.key, corruption)
+        view = self.view and (*self.view, self.config.seed)
+        return hash_parts(self._decoded.key, corruption, view)
 
     @property
     def key(self) -> str:
@@ -175,6 +180,18 @@ class ImagePass:
 
     def _read_images(self, rows: np.ndarray) -> Iterator[Batch]:
         """Batches of uint8 images after geometry and corruption."""
+        if self.view is not None:
+            (crop, view), config = self.view, self.config
+            return view_batches(
+                self.manifest,
+                crop,
+                view=view,
+                seed=config.seed,
+                rows=rows,
+                batch_size=config.batch_size,
+                workers=config.workers,
+                on_bad_image=config.on_bad_image,
+            )
         if self.corruption is None:
             return self._decoded.read(rows) if self.keep_images else self._decoded.decode(rows)
         if 3 * self.model.preprocessing.size**2 * len(rows) > _KEPT_BYTES:
@@ -192,19 +209,26 @@ class ImagePass:
             normal = normalize(images.to(device), preprocessing.mean, preprocessing.std)
             outputs = {name: values.float().cpu().numpy() for name, values in self.forward(normal).items()}
         for name, values in outputs.items():
-            if not np.isfinite(values).all():
-                row = int(index[np.flatnonzero(~np.isfinite(values).all(axis=1))[0]])
+            bad = ~np.isfinite(values)
+            if bad.any():
                 raise FloatingPointError(
-                    f"{name} of model {self.model.name} are not finite in row {row} of {self.manifest.name}"
+                    f"{name} of model {self.model.name}: {bad.sum()} of {bad.size} numbers are not finite, in "
+                    f"{bad.any(axis=1).sum()} of {len(bad)} images; the first is row "
+                    f"{int(index[bad.any(axis=1).argmax()])} of {self.manifest.name}"
                 )
         return outputs
 
 
-def pool_tokens(encoder: Encoder, images: Tensor) -> dict[str, Tensor]:
-    """The poolings of an encoder's tokens, each [B, D]: "cls" where there is a class token, "mean" of the patches."""
-    tokens = encoder.tokens(images)
-    pooled = {} if tokens.cls is None else {"cls": tokens.cls}
-    return pooled | {"mean": tokens.patches.mean(dim=1)}
+def pool_tokens(encoder: Encoder, images: Tensor, layers: int = 1) -> dict[str, Tensor]:
+    """The poolings of an encoder's tokens, each [B, D]: "cls" where there is a class token, "mean" of the patches;
+    those of the layer before the last as "cls-2" and "mean-2", and so on for as many layers as are asked for."""
+    pooled = {}
+    for place, tokens in enumerate(encoder.layer_tokens(images, layers) if layers > 1 else [encoder.tokens(images)]):
+        suffix = f"-{place + 1}" if place else ""
+        if tokens.cls is not None:
+            pooled[f"cls{suffix}"] = tokens.cls
+        pooled[f"mean{suffix}"] = tokens.patches.mean(dim=1)
+    return pooled
 
 
 def identify_model(model: Model) -> str:

@@ -88,10 +88,18 @@ def load_entry(work: Pass) -> Entry:
         InputError: an image cannot be read, the disk is too full, or the entry on it is not what was written.
         FloatingPointError: outputs are not finite.
     """
-    folder = cache_dir() / work.kind / work.key
-    if not share(folder.exists()):
-        _compute_entry(work, folder)
-    return _read_entry(folder, work.rows)
+    if not share(is_stored(work)):
+        _compute_entry(work, _place(work))
+    return _read_entry(_place(work), work.rows)
+
+
+def is_stored(work: Pass) -> bool:
+    """Whether the arrays of a pass need not be computed any more."""
+    return _place(work).exists()
+
+
+def _place(work: Pass) -> Path:
+    return cache_dir() / work.kind / work.key
 
 
 def _read_entry(folder: Path, rows: np.ndarray) -> Entry:

@@ -80,6 +80,10 @@ class ClassifyingEncoder(nn.Module):
         """See types.Encoder."""
         return self.encoder.tokens(images)
 
+    def layer_tokens(self, images: Tensor, count: int) -> list[Tokens]:
+        """See types.Encoder."""
+        return self.encoder.layer_tokens(images, count)
+
 
 def _from_checkpoint(checkpoint: Checkpoint) -> Model:
     size = checkpoint.image_size

@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixmim_eval.errors import InputError
-from pixmim_eval.models.vit import build_block, initialise_linear, interpolate_positions, sincos_positions
+from pixmim_eval.models.vit import (
+    build_block,
+    check_layers,
+    initialise_linear,
+    interpolate_positions,
+    sincos_positions,
+)
 from pixmim_eval.types import Tokens
 
 _EPSILON = 1e-5  # of the LayerNorms in stages 1 and 2; stage 3 has MAE's 1e-6
@@ -106,14 +112,21 @@ class ConvVisionTransformer(nn.Module):
         Returns:
             [B, V, D] (V = N where visible is None).
         """
-        return self.norm(self._encode(images, visible, fuse=self.stage1_output_decode is not None))
+        return self.norm(self._encode(images, visible, fuse=self.stage1_output_decode is not None)[-1])
 
     def tokens(self, images: Tensor) -> Tokens:
         """Patch tokens after the final norm, without fusion; see types.Encoder."""
-        grid = (images.shape[2] // self.patch, images.shape[3] // self.patch)
-        return Tokens(cls=None, patches=self.norm(self._encode(images, None, fuse=False)), grid=grid)
+        return self.layer_tokens(images, 1)[0]
 
-    def _encode(self, images: Tensor, visible: Tensor | None, *, fuse: bool) -> Tensor:
+    def layer_tokens(self, images: Tensor, count: int) -> list[Tokens]:
+        """The same after each of the last blocks of stage 3; see types.Encoder."""
+        check_layers(count, len(self.blocks3))
+        grid = (images.shape[2] // self.patch, images.shape[3] // self.patch)
+        layers = self._encode(images, None, fuse=False)[: -count - 1 : -1]
+        return [Tokens(cls=None, patches=self.norm(tokens), grid=grid) for tokens in layers]
+
+    def _encode(self, images: Tensor, visible: Tensor | None, *, fuse: bool) -> list[Tensor]:
+        """What goes into stage 3 and what each of its blocks gives, [B, V, D]; the fusion is added to the last."""
         batch, grid = len(images), (images.shape[2] // self.patch, images.shape[3] // self.patch)
         if visible is None:
             visible = torch.arange(math.prod(grid), device=images.device).expand(batch, -1)
@@ -126,11 +139,12 @@ class ConvVisionTransformer(nn.Module):
         tokens = self.patch_embed4(self.patch_embed3(cells)).reshape(batch, -1, self.dim)
         positions = interpolate_positions(self.pos_embed, self.grid, grid).expand(batch, -1, -1)
         tokens = tokens + positions.gather(1, visible[:, :, None].expand(-1, -1, self.dim))
+        layers = [tokens]
         for block in self.blocks3:
-            tokens = block(tokens)
+            layers.append(block(layers[-1]))
         for stage in fused:
-            tokens = tokens + stage.reshape(tokens.shape)
-        return tokens
+            layers[-1] = layers[-1] + stage.reshape(tokens.shape)
+        return layers
 
     def _cut(self, images: Tensor, visible: Tensor) -> Tensor:
         """The pixels of the visible cells, [B * V, patch, patch, 3]."""

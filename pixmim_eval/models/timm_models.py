@@ -16,6 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pixmim_eval.errors import InputError
 from pixmim_eval.models.checkpoints.reading import digest_tensors, find_tensors, read_checkpoint
+from pixmim_eval.models.vit import check_layers
 from pixmim_eval.types import LabelSpace, Model, Preprocessing, Tokens
 
 
@@ -27,6 +28,7 @@ class TimmEncoder(nn.Module):
         super().__init__()
         self.network = network
         self.dim = network.num_features
+        self.prefix = getattr(network, "num_prefix_tokens", 0)
         reductions = [level["reduction"] for level in getattr(network, "feature_info", [])]
         self.patch = reductions[-1] if reductions else size
         if sum(isinstance(module, nn.Conv2d) for module in network.modules()) > 1:
@@ -38,14 +40,31 @@ class TimmEncoder(nn.Module):
 
     def tokens(self, images: Tensor) -> Tokens:
         """See types.Encoder."""
-        features = self.network.forward_features(images)
-        if features.ndim == 4:
-            if features.shape[1] != self.dim:  # timm's channels-last networks
-                features = features.permute(0, 3, 1, 2)
-            return Tokens(None, features.flatten(2).transpose(1, 2), (features.shape[2], features.shape[3]))
-        prefix = getattr(self.network, "num_prefix_tokens", 0)
-        side = int((features.shape[1] - prefix) ** 0.5)
-        return Tokens(features[:, 0] if prefix else None, features[:, prefix:], (side, side))
+        return self._split(self.network.forward_features(images))
+
+    def layer_tokens(self, images: Tensor, count: int) -> list[Tokens]:
+        """Those of `tokens`, and the outputs of the layers before: of a transformer its blocks, after its final norm;
+        of a network of convolutions its stages, which differ in width. See types.Encoder."""
+        if count == 1:
+            return [self.tokens(images)]
+        check_layers(count, len(getattr(self.network, "feature_info", [])))
+        prefixed = {"return_prefix_tokens": True, "output_fmt": "NLC"} if self.prefix else {}
+        last, levels = self.network.forward_intermediates(images, indices=count, norm=bool(self.prefix), **prefixed)
+        layers = [torch.cat((level[1], level[0]), dim=1) if self.prefix else level for level in levels[-2::-1]]
+        return [self._split(last), *(_read_tokens(layer, self.prefix) for layer in layers)]
+
+    def _split(self, features: Tensor) -> Tokens:
+        if features.ndim == 4 and features.shape[1] != self.dim:  # timm's channels-last networks
+            features = features.permute(0, 3, 1, 2)
+        return _read_tokens(features, self.prefix)
+
+
+def _read_tokens(features: Tensor, prefix: int) -> Tokens:
+    """Tokens of a map [B, D, H, W], or of [B, prefix + N, D] with the class token first."""
+    if features.ndim == 4:
+        return Tokens(None, features.flatten(2).transpose(1, 2), (features.shape[2], features.shape[3]))
+    side = int((features.shape[1] - prefix) ** 0.5)
+    return Tokens(features[:, 0] if prefix else None, features[:, prefix:], (side, side))
 
 
 def load_timm(name: str, weights: Path | None = None) -> Model:

@@ -107,19 +107,23 @@ class VisionTransformer(nn.Module):
         Returns:
             [B, 1 + V, D] (V = N where visible is None).
         """
-        rows, columns = images.shape[2] // self.patch, images.shape[3] // self.patch
-        positions = self.pos_embed
-        if (rows, columns) != self.grid:
-            positions = interpolate_positions(positions, self.grid, (rows, columns))
+        tokens = self._embed(images, visible)
+        for block in self.blocks:
+            tokens = block(tokens)
+        return self.norm(tokens)
+
+    def _embed(self, images: Tensor, visible: Tensor | None = None) -> Tensor:
+        """What the first block reads: class token and embedded patches, with their positions."""
+        positions = interpolate_positions(self.pos_embed, self.grid, self._measure_grid(images))
         if visible is None:
             patches = self.patch_embed(images) + positions[:, 1:]
         else:
             patches = self._embed_visible(images, visible, positions[:, 1:])
         cls = (self.cls_token + positions[:, :1]).expand(len(images), -1, -1)
-        tokens = torch.cat((cls, patches), dim=1)
-        for block in self.blocks:
-            tokens = block(tokens)
-        return self.norm(tokens)
+        return torch.cat((cls, patches), dim=1)
+
+    def _measure_grid(self, images: Tensor) -> tuple[int, int]:
+        return images.shape[2] // self.patch, images.shape[3] // self.patch
 
     def _embed_visible(self, images: Tensor, visible: Tensor, positions: Tensor) -> Tensor:
         """Patch embedding of the visible patches alone: the convolution's stride is its kernel, so patches are
@@ -133,9 +137,19 @@ class VisionTransformer(nn.Module):
 
     def tokens(self, images: Tensor) -> Tokens:
         """Class token and patch tokens after the final norm; see types.Encoder."""
-        tokens = self(images)
-        grid = (images.shape[2] // self.patch, images.shape[3] // self.patch)
-        return Tokens(cls=tokens[:, 0], patches=tokens[:, 1:], grid=grid)
+        return self._split(self(images), images)
+
+    def layer_tokens(self, images: Tensor, count: int) -> list[Tokens]:
+        """The same after each of the last blocks; see types.Encoder."""
+        check_layers(count, len(self.blocks))
+        tokens, layers = self._embed(images), []
+        for block in self.blocks:
+            tokens = block(tokens)
+            layers.append(tokens)
+        return [self._split(self.norm(tokens), images) for tokens in layers[: -count - 1 : -1]]
+
+    def _split(self, tokens: Tensor, images: Tensor) -> Tokens:
+        return Tokens(cls=tokens[:, 0], patches=tokens[:, 1:], grid=self._measure_grid(images))
 
 
 class Classifier(nn.Module):
@@ -171,6 +185,18 @@ class Classifier(nn.Module):
         if self.pooling == "mean":
             return tokens.patches.mean(dim=1)
         return tokens.patches[:, 0] if tokens.cls is None else tokens.cls
+
+
+def check_layers(count: int, known: int) -> None:
+    """Raise InputError where an encoder has fewer layers than are asked for."""
+    if not 1 <= count <= known:
+        raise InputError(
+            "layers of the encoder",
+            expected=f"1 to {known}",
+            found=str(count),
+            where="number of last layers",
+            fix="Ask for fewer.",
+        )
 
 
 def build_block(dim: int, heads: int, *, layer_scale: float | None = None, epsilon: float = 1e-6) -> Block:
