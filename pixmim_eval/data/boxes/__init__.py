@@ -5,7 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from pixmim_eval.data.boxes.box_set import KINDS, BoxSet, MaskSet, Problem, summarise_problems
+from pixmim_eval.data.boxes.builtin import open_builtin
+from pixmim_eval.data.boxes.coco import open_coco
+from pixmim_eval.data.boxes.ilsvrc_xml import open_xml
 from pixmim_eval.data.boxes.table import open_csv, open_parquet_boxes
+from pixmim_eval.data.boxes.wsol import open_wsol
 from pixmim_eval.data.sources.patterns import find_files
 from pixmim_eval.errors import InputError
 
@@ -18,7 +22,11 @@ def open_boxes(path: str) -> BoxSet:
     Args:
         path: one of
             - a table of boxes (.csv, .csv.gz, .parquet), see boxes/table.py;
-            - Parquet files of images with a column `box`, a glob or a folder of them.
+            - Parquet files of images with a column `box`, a glob or a folder of them;
+            - a folder of ILSVRC's XML files (flat, or class folders), one such file, or a tar of them (.tar, .tar.gz);
+            - COCO's instances (.json), with masks;
+            - a folder with localization.txt and image_sizes.txt (WSOL lists);
+            - builtin:shapes16[:VARIANT][@SIZE], with masks.
 
     Fatal, so that the command stops: a file that is not there, damaged as a whole (truncated, not of its format),
     without the columns or lists that the format needs, coordinates that are no pixels, and a set without a single
@@ -27,13 +35,45 @@ def open_boxes(path: str) -> BoxSet:
     Raises:
         InputError: as above, or no format that is known.
     """
-    files = find_files(path)
-    name = files[0].name.lower()
+    if path.startswith("builtin:"):
+        return open_builtin(path)
+    file = find_files(path)[0]
+    try:
+        return _open_folder(path, file) if file.is_dir() else _open_file(path, file)
+    except OSError as error:
+        raise InputError(
+            "boxes",
+            expected="files that can be read",
+            found=f"{error.strerror or error}: {error.filename or ''}",
+            where=path,
+            fix="Check that the file or link is whole and may be read.",
+        ) from error
+
+
+def _open_file(path: str, file: Path) -> BoxSet:
+    name = file.name.lower()
     if name.endswith((".csv", ".csv.gz")):
-        return open_csv(files[0])
-    if name.endswith(".parquet") or (files[0].is_dir() and any(files[0].glob("*.parquet"))):
-        return open_parquet_boxes(path, next(iter(sorted(files[0].glob("*.parquet"))), files[0]))
-    raise _unknown_format(path, files[0])
+        return open_csv(file)
+    if name.endswith(".parquet"):
+        return open_parquet_boxes(path, file)
+    if name.endswith(".json"):
+        return open_coco(file)
+    if name.endswith((".xml", ".tar", ".tar.gz", ".tgz")):
+        return open_xml(file)
+    if name == "localization.txt":
+        return open_wsol(file.parent)
+    raise _unknown_format(path, file)
+
+
+def _open_folder(path: str, folder: Path) -> BoxSet:
+    if (folder / "localization.txt").is_file():
+        return open_wsol(folder)
+    for place in (folder, folder / "data"):
+        if files := sorted(place.glob("*.parquet")):
+            return open_parquet_boxes(path, files[0])
+    if any(next(folder.glob(pattern), None) for pattern in ("*.xml", "*/*.xml")):
+        return open_xml(folder)
+    raise _unknown_format(path, folder)
 
 
 def _unknown_format(path: str, file: Path) -> InputError:

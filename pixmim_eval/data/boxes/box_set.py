@@ -55,7 +55,10 @@ class MaskSet(Protocol):
     """The pixels of objects, on demand."""
 
     def of(self, row: int) -> list[np.ndarray]:
-        """Masks of the image keys[row], bool [H, W] each, one a box and in the order of its boxes."""
+        """Masks of the image keys[row], bool [H, W] each, one a box and in the order of its boxes.
+
+        A mask may hold no pixel, where an object is thinner than one.
+        """
         ...
 
 
@@ -173,7 +176,7 @@ def check_boxes(raw: RawBoxes) -> BoxSet:
 
 def _drop_sizeless(raw: RawBoxes, problems: list[Problem]) -> RawBoxes:
     """Without the images that state no positive size: their boxes cannot be placed."""
-    valid = (raw.sizes > 0).all(axis=1)
+    valid: np.ndarray = (raw.sizes > 0).all(axis=1)
     if valid.all():
         return raw
     lost = np.flatnonzero(~valid).tolist()
@@ -235,13 +238,13 @@ def _check_edges(
             problems.append(Problem(kind, str(keys[image[box]]), f"edges {corners} in {width} x {height}"))
 
     stated, sides = edges.copy(), sizes[image][:, ::-1].astype(np.float64)
-    finite = np.isfinite(edges).all(axis=1)
+    finite: np.ndarray = np.isfinite(edges).all(axis=1)
     positive = np.zeros_like(finite)
     positive[finite] = (edges[finite, 2:] > edges[finite, :2]).all(axis=1)
     beyond = np.maximum(-edges[:, :2], edges[:, 2:] - sides)
     far = positive & ~unplaced[image] & (beyond > np.maximum(_SLACK_PIXELS, _SLACK_SHARE * sides)).any(axis=1)
     _, first = np.unique(np.where(far, image, -1), return_index=True)
-    lead = np.zeros_like(far)
+    lead = np.zeros(len(far), dtype=bool)
     lead[first] = True
     note("not finite", ~finite)
     note("empty", finite & ~positive)

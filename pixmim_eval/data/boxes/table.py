@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import zlib
 from pathlib import Path
 
@@ -10,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pyarrow
 import pyarrow.parquet
-from PIL import Image
 
 from pixmim_eval.data.boxes.box_set import BoxSet, Problem, RawBoxes, check_boxes, leads_out
+from pixmim_eval.data.boxes.images import read_size
 from pixmim_eval.data.sources import open_manifest
 from pixmim_eval.data.sources.parquet import ParquetSource
 from pixmim_eval.errors import InputError
@@ -110,8 +109,8 @@ def _agree_sizes(image: np.ndarray, count: int, sides: np.ndarray) -> np.ndarray
     """int64 [count, 2], the size that every row of an image states; 0 where they differ or state no whole number."""
     sizes = np.zeros((count, 2))
     sizes[image] = sides
-    wrong = ~(np.isfinite(sides) & (sides == np.round(sides)) & (sides == sizes[image])).all(axis=1)
-    sizes[image[wrong]] = 0
+    whole = (np.abs(sides) < 2**31) & (sides == np.round(sides))
+    sizes[image[~(whole & (sides == sizes[image])).all(axis=1)]] = 0
     return sizes.astype(np.int64)
 
 
@@ -148,7 +147,7 @@ def _open_images(path: str) -> BoxSet:
     image, corners = _read_lists([box for table in tables for box in table["box"].to_pylist()], manifest.keys, problems)
     if all({"width", "height"} <= set(table.column_names) for table in tables):
         frames = pd.concat([table.select(["height", "width"]).to_pandas() for table in tables])
-        sizes = np.nan_to_num(_read_numbers(frames, ("height", "width"))).astype(np.int64)
+        sizes = _agree_sizes(np.arange(len(frames)), len(frames), _read_numbers(frames, ("height", "width")))
     else:
         sizes = _read_sizes(source, manifest.name)
     edges = corners + np.array([0.0, 0.0, 1.0, 1.0])
@@ -180,12 +179,3 @@ def _read_sizes(source: ParquetSource, name: str) -> np.ndarray:
         rows = range(start, min(start + _BLOCK, len(sizes)))
         sizes[rows] = [read_size(data) for data in source.read_bytes(rows)]
     return sizes
-
-
-def read_size(file: bytes | Path) -> tuple[int, int]:
-    """Height and width from the header of an image, given as bytes or by path; 0, 0 where there is none."""
-    try:
-        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
-            return image.height, image.width
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return 0, 0
