@@ -132,44 +132,26 @@ DEIT3_S16 = Recipe(
 )
 DEIT3_B16 = replace(DEIT3_S16, image_size=192, dim=768, heads=12, drop_path=0.2, base_lr=3e-3 / 8)
 
-# Small enough to train on two CPU cores. At 64 px the published radius of 40 lies above the Nyquist limit of 32 and
-# would change almost nothing; 40 / 112 of Nyquist, the same share of the band as at 224 px, is 11.4 bins.
-MAE_64 = Recipe(
-    image_size=64,
-    radius=11.43,
-    patch=8,
-    dim=96,
-    depth=4,
-    heads=3,
-    decoder_dim=64,
-    decoder_depth=1,
-    decoder_heads=2,
-    epochs=24,
-    batch_size=64,
-    base_lr=4e-3,
-    warmup_epochs=1.0,
-    save_every=4,
-    draw_every=8,
-    workers=2,
-)
+# Small enough to train on two CPU cores.
+_AT_64_PX: dict[str, Any] = {
+    "image_size": 64,
+    "patch": 8,
+    "dim": 96,
+    "depth": 4,
+    "heads": 3,
+    "epochs": 24,
+    "batch_size": 64,
+    "warmup_epochs": 1.0,
+    "save_every": 4,
+    "workers": 2,
+}
+# At 64 px the published radius of 40 lies above the Nyquist limit of 32 and would change almost nothing; 40 / 112 of
+# Nyquist, the same share of the band as at 224 px, is 11.4 bins.
+MAE_64 = Recipe(**_AT_64_PX, radius=11.43, decoder_dim=64, decoder_depth=1, decoder_heads=2, base_lr=4e-3, draw_every=8)
 LSMAE_64 = replace(MAE_64, method="lsmae", patch=4, mask_unit=2)  # 16 x 16 patches, in units as large as MAE_64's patch
 # Strides 2/2/2: MAE_64's grid of 8 x 8 at the end, and before it, as published, grids of twice and four times that.
 CONVMAE_64 = replace(MAE_64, method="convmae", depth=3, stage1_dim=32, stage1_depth=1, stage2_dim=48, stage2_depth=1)
-DEIT3_64 = replace(
-    DEIT3_S16,
-    image_size=64,
-    patch=8,
-    dim=96,
-    depth=4,
-    heads=3,
-    epochs=24,
-    batch_size=64,
-    drop_path=0.0,
-    base_lr=1.6e-2,
-    warmup_epochs=1.0,
-    save_every=4,
-    workers=2,
-)
+DEIT3_64 = replace(DEIT3_S16, **_AT_64_PX, drop_path=0.0, base_lr=1.6e-2)
 
 _BASES = {
     "mae-vit-b16": MAE_B16,
