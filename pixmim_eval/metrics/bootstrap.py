@@ -38,3 +38,20 @@ def resample_sums(values: np.ndarray, draws: np.ndarray, random: np.random.Gener
             sums[filled] = np.add.reduceat(drawn, ends[filled] - draws[filled] - before)
         first = last
     return sums
+
+
+def resample_totals(values: np.ndarray, draws: int, random: np.random.Generator) -> np.ndarray:
+    """Sums over images of several values at once, in samples of as many images as there are, with replacement.
+
+    How often each distinct image occurs is one multinomial draw: images that have all values in common are one.
+
+    Args:
+        values: [N, k], the values of each image.
+        draws: number of samples.
+        random: its state after the call depends on the arguments alone.
+
+    Returns:
+        float64 [draws, k].
+    """
+    distinct, counts = np.unique(values, axis=0, return_counts=True)
+    return random.multinomial(len(values), counts / len(values), size=draws) @ distinct.astype(np.float64)
