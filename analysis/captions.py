@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from analysis.columns import MEAN_INTERVAL, ROW_INTERVAL, Column
 from analysis.differences import Difference
 from analysis.statistics import Robustness
+from pixmim_eval.types import Estimate
 
 SEVERITY_MEANS = "A corruption’s value and bounds are means over severities 1–5 (conservative: they share images)."
 
@@ -55,6 +58,38 @@ def describe_metric(metric: str) -> str:
     """An accuracy's name for an axis: "top-1 accuracy", "top-1, masked200"."""
     _, _, detail = metric.partition("_")
     return f"top-1, {detail}" if detail else "top-1 accuracy"
+
+
+def name_metric(metric: str) -> str:
+    """Any metric's name for readers, without its unit: "top-1 accuracy", "shape bias", "shape bias: cat"."""
+    return describe_metric(metric) if metric.startswith("top1") else metric.replace("_", " ").replace("/", ": ")
+
+
+def format_value(value: float, unit: str, sign: str = "") -> str:
+    """A fraction as per cent, "81.2"; any other number with three digits, "0.331".
+
+    Args:
+        value: the number.
+        unit: of its row.
+        sign: "+" to give it a sign, which 0 has not.
+    """
+    text = f"{100 * value:{sign}.1f}" if unit == "fraction" else f"{value:{sign}.3f}"
+    zero = float(text) == 0
+    return (text.lstrip("+-") if zero else text).replace("-", "−")
+
+
+def format_interval(estimate: Estimate, sign: str = "") -> str:
+    """ "81.2 [78.0, 84.1]"; see format_value."""
+    value, low, high = (
+        format_value(number, estimate.unit, sign) for number in (estimate.value, estimate.low, estimate.high)
+    )
+    return f"{value} [{low}, {high}]"
+
+
+def list_counts(counts: Iterable[int]) -> str:
+    """ "1,024", or "100–1,280" where they differ."""
+    known = {*counts}
+    return f"{min(known):,}" if len(known) == 1 else f"{min(known):,}–{max(known):,}"
 
 
 def describe_chance(columns: list[Column]) -> str:

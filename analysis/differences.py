@@ -73,6 +73,24 @@ def _name_rows(rows: pd.DataFrame) -> list[tuple[Any, ...]]:
     return list(zip(*columns, strict=True))
 
 
+def compare_hits(first: np.ndarray | None, second: np.ndarray | None) -> tuple[Estimate, float] | None:
+    """second − first on the images that both have, with its paired-bootstrap interval, and McNemar's p.
+
+    Args:
+        first, second: int8 [N] as attach_hits gives, or None.
+
+    Returns:
+        None where the outcomes of one are unknown, are of other images, or share none.
+    """
+    if first is None or second is None or len(first) != len(second):
+        return None
+    both = (first >= 0) & (second >= 0)
+    if not both.any():
+        return None
+    one, other = first[both], second[both]
+    return paired_bootstrap(other, one), mcnemar(other, one)
+
+
 def list_pairs(subjects: tuple[Subject, ...]) -> list[tuple[int, int]]:
     """A baseline and its PixMIM version each; where there are none, every model against the first."""
     count = len(subjects)
@@ -143,13 +161,7 @@ class _Outcomes:
     def compare(self, pair: tuple[int, int], kind: str, condition: str, metric: str) -> Difference:
         """One condition's difference, with McNemar's p."""
         first, second = (self._hits.get((position, condition, metric)) for position in pair)
-        if first is None or second is None or len(first) != len(second):
-            return Difference(kind, condition, metric, None)
-        both = (first >= 0) & (second >= 0)
-        if not both.any():
-            return Difference(kind, condition, metric, None)
-        one, other = first[both], second[both]
-        return Difference(kind, condition, metric, paired_bootstrap(other, one), mcnemar(other, one))
+        return Difference(kind, condition, metric, *(compare_hits(first, second) or (None,)))
 
     def compare_mean(
         self, pair: tuple[int, int], kind: str, name: str, metric: str, corruptions: tuple[str, ...]

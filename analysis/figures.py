@@ -15,7 +15,7 @@ from analysis.bars import MAX_MODELS, draw_robustness
 from analysis.cells import build_maps, choose_scales
 from analysis.curves import draw_curves, plan_curves
 from analysis.differences import compare_cells
-from analysis.groups import Group, find_suites, split_groups
+from analysis.groups import Group, split_groups
 from analysis.heatmap import MODELS, PAIRS, ROWS, draw_heatmaps
 from analysis.layout import STYLE, wrap_items
 from analysis.spectrum import draw_spectrum
@@ -23,12 +23,15 @@ from analysis.statistics import Robustness, summarise_robustness
 from analysis.subjects import Subject
 from pixmim_eval.results import write_atomic
 
+SUITES = ("robustness", "reconstruction")  # that have figures
+
 
 def write_figures(rows: pd.DataFrame, out: Path, *, columns: int = 2) -> list[Path]:
     """Writes the figures of each group of comparable rows as PNG and PDF.
 
     Of the suite robustness these are `robustness`, bars and curves; `robustness-curves`, a panel for each corruption,
     where there are more than six of them; and `robustness-heatmap`. Of reconstruction it is `reconstruction-spectrum`.
+    Other suites have none: their numbers stand in tables, and over epochs in the figures of the command `curves`.
 
     Args:
         rows: result rows of any number of runs; `hits` too where differences of models shall be shown (attach_hits).
@@ -39,12 +42,13 @@ def write_figures(rows: pd.DataFrame, out: Path, *, columns: int = 2) -> list[Pa
         The files written.
     """
     written = []
-    for group in (group for suite in find_suites(rows) for group in split_groups(rows, suite)):
+    suites = [suite for suite in SUITES if suite in set(rows["suite"])]
+    for group in (group for suite in suites for group in split_groups(rows, suite)):
         for name, figures in draw_group(group, columns).items():
             for number, figure in enumerate(figures, start=1):
                 part = f"part-{number}" if len(figures) > 1 else ""
                 stem = "-".join(word for word in (name, group.suffix, part, "one-column" * (columns == 1)) if word)
-                written += _save(figure, out / "figures" / stem)
+                written += save_figure(figure, out / "figures" / stem)
     return written
 
 
@@ -114,7 +118,8 @@ def _draw_heatmaps(robustness: Robustness, columns: int) -> Iterator[Figure]:
             yield draw_heatmaps(robustness, maps[span.start : span.stop], there, scales, names, columns=columns)
 
 
-def _save(figure: Figure, stem: Path) -> list[Path]:
+def save_figure(figure: Figure, stem: Path) -> list[Path]:
+    """Writes a figure as STEM.png and STEM.pdf."""
     written = []
     # Without dates and versions the same rows give the same bytes.
     for ending, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):

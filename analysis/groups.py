@@ -7,7 +7,7 @@ are split into groups, one figure or table each, in which every condition has on
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,9 +82,16 @@ def is_corrupted(condition: str) -> bool:
     return re.fullmatch(r".+/[1-5]", condition) is not None
 
 
-def find_suites(rows: pd.DataFrame) -> list[str]:
-    """Which suites with figures the rows are of; robustness where of none, so that its absence is an error."""
-    return [suite for suite in ("robustness", "reconstruction") if suite in set(rows["suite"])] or ["robustness"]
+def describe_settings(settings: Sequence[dict[str, str]]) -> tuple[dict[str, str], list[str]]:
+    """What several settings agree on, and for each a title of what tells it from the others."""
+    keys = list(dict.fromkeys(key for setting in settings for key in setting))
+    common = {key: settings[0][key] for key in keys if len({setting.get(key) for setting in settings}) == 1}
+    titles = []
+    for setting in settings:
+        told = {key: value for key, value in setting.items() if key not in common}
+        plain = [told.pop(key) for key in ("data", "condition") if key in told]
+        titles.append(", ".join([*plain, *(f"{key}={value}" for key, value in told.items())]))
+    return common, titles
 
 
 def split_groups(rows: pd.DataFrame, suite: str) -> list[Group]:

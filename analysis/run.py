@@ -1,16 +1,20 @@
-"""Turns result rows into figures and tables: python -m analysis.run figures|tables --runs DIR …"""
+"""Turns result rows into figures and tables: python -m analysis.run figures|tables|curves --runs DIR …"""
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
 import pandas as pd
 
 from analysis.differences import attach_hits
-from analysis.figures import write_figures
-from analysis.tables import write_tables
+from analysis.epoch_curves import draw_epochs, plan_panels
+from analysis.epoch_tables import build_differences, build_values, tabulate_differences, tabulate_values
+from analysis.epochs import EpochCurves, compare_epochs, read_curves
+from analysis.figures import save_figure, write_figures
+from analysis.tables import write_table, write_tables
 from pixmim_eval.errors import InputError
 from pixmim_eval.results import read_hits, read_rows
 
@@ -29,6 +33,9 @@ def main(argv: list[str] | None = None) -> int:
         rows = pd.concat([read_run(folder) for folder in arguments.runs], ignore_index=True)
         if arguments.command == "figures":
             written = write_figures(rows, arguments.out, columns=arguments.columns)
+        elif arguments.command == "curves":
+            curves = read_curves(rows, arguments.metric, arguments.condition, arguments.over)
+            written = write_curves(curves, arguments.out, columns=arguments.columns)
         else:
             written = write_tables(rows, arguments.out)
     except InputError as error:
@@ -37,6 +44,34 @@ def main(argv: list[str] | None = None) -> int:
     for path in written:
         print(path)
     return 0
+
+
+def write_curves(curves: EpochCurves, out: Path, *, columns: int = 2) -> list[Path]:
+    """Writes the figure of a metric over epochs, in pages where it has many panels, its values, and its differences.
+
+    Args:
+        curves: see read_curves.
+        out: the reports folder; files go to out/figures and out/tables.
+        columns: width of the figure, one or two columns of a page.
+
+    Returns:
+        The files written.
+    """
+    words = ["curves", curves.suite, curves.metric, *(["by-radius"] if curves.over == "radius" else [])]
+    if curves.common.get("condition") not in (None, "clean", curves.suite):
+        words.append(curves.common["condition"])
+    stem = re.sub(r"[^A-Za-z0-9_.]+", "-", "-".join(words))
+    written = []
+    pages = plan_panels(curves, columns)
+    for number, panels in enumerate(pages, start=1):
+        part = f"-part-{number}" if len(pages) > 1 else ""
+        name = f"{stem}{part}{'-one-column' * (columns == 1)}"
+        written += save_figure(draw_epochs(curves, panels, columns=columns), out / "figures" / name)
+    written += write_table(out / "tables" / stem, build_values(curves), tabulate_values(curves))
+    if differences := compare_epochs(curves):
+        table, numbers = build_differences(curves, differences), tabulate_differences(curves, differences)
+        written += write_table(out / "tables" / f"{stem}-differences", [table], numbers)
+    return written
 
 
 def read_run(folder: Path) -> pd.DataFrame:
@@ -48,11 +83,27 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m analysis.run", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     figures = commands.add_parser("figures", help="robustness bars, curves and heat maps, as PNG and PDF")
-    figures.add_argument("--columns", type=int, choices=(1, 2), default=2, help="width on the page (default 2)")
-    tables = commands.add_parser(
-        "tables", help="robustness, paired differences, published numbers, as Markdown, CSV and LaTeX"
+    curves = commands.add_parser(
+        "curves", help="one metric over pretraining epochs, PixMIM against its base, with a table of differences"
     )
-    for command in (figures, tables):
+    curves.add_argument(
+        "--metric", required=True, metavar="SUITE/METRIC", help="e.g. linear_probe/top1, robustness/mean_error_15"
+    )
+    curves.add_argument(
+        "--condition", metavar="NAME", help="default: clean where the metric has it, else a panel for each condition"
+    )
+    curves.add_argument(
+        "--over",
+        choices=("epoch", "radius"),
+        default="epoch",
+        help="radius: of the low-pass filter, read from the protocol, or from r40 in a model's name (default epoch)",
+    )
+    for command in (figures, curves):
+        command.add_argument("--columns", type=int, choices=(1, 2), default=2, help="width on the page (default 2)")
+    tables = commands.add_parser(
+        "tables", help="robustness, paired differences, scores, published numbers, as Markdown, CSV and LaTeX"
+    )
+    for command in (figures, tables, curves):
         command.add_argument(
             "--runs",
             type=Path,

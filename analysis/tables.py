@@ -21,8 +21,9 @@ from analysis.captions import (
 from analysis.columns import Column
 from analysis.differences import MAX_PAIRS, Comparison, Difference, compare_models, list_pairs, tabulate_differences
 from analysis.formats import Cell, Table, to_latex, to_markdown
-from analysis.groups import find_suites, split_groups
+from analysis.groups import split_groups
 from analysis.published import NAMES, read_published
+from analysis.scores import build_scores, list_scores, tabulate_scores
 from analysis.statistics import Robustness, summarise_robustness, tabulate
 from pixmim_eval.results import write_atomic
 from pixmim_eval.types import Estimate
@@ -32,7 +33,9 @@ TITLES = {"robustness": "Published robustness", "main_results": "Published main 
 
 
 def write_tables(rows: pd.DataFrame, out: Path) -> list[Path]:
-    """Writes the robustness tables of each group of comparable rows, and the published reference numbers.
+    """Writes the tables of each group of comparable rows, and the published reference numbers.
+
+    Robustness has tables of its own; all other suites share `scores`, every metric by model.
 
     The suite reconstruction has no table: its rows are the points of a figure.
 
@@ -44,17 +47,20 @@ def write_tables(rows: pd.DataFrame, out: Path) -> list[Path]:
         The files written.
     """
     written = []
-    for group in split_groups(rows, "robustness") if "robustness" in find_suites(rows) else ():
+    for group in split_groups(rows, "robustness") if "robustness" in set(rows["suite"]) else ():
         robustness = summarise_robustness(group)
         end = f"-{group.suffix}" if group.suffix else ""
-        written += _write(out / "tables" / f"robustness{end}", build_robustness(robustness), tabulate(robustness))
+        written += write_table(out / "tables" / f"robustness{end}", build_robustness(robustness), tabulate(robustness))
         if comparisons := compare_models(robustness):
             numbers = tabulate_differences(robustness, comparisons)
             table = build_differences(robustness, comparisons)
-            written += _write(out / "tables" / f"robustness-differences{end}", [table], numbers)
+            written += write_table(out / "tables" / f"robustness-differences{end}", [table], numbers)
+    if scores := list_scores(rows):
+        tables = [table for suite, group in scores for table in build_scores(suite, group)]
+        written += write_table(out / "tables" / "scores", tables, tabulate_scores(scores))
     published = pd.concat([read_published(name).assign(table=name) for name in NAMES], ignore_index=True)
     tables = [build_published(name) for name in NAMES]
-    return written + _write(out / "tables" / "published", tables, published.drop(columns="printed"))
+    return written + write_table(out / "tables" / "published", tables, published.drop(columns="printed"))
 
 
 def build_robustness(robustness: Robustness) -> list[Table]:
@@ -194,7 +200,8 @@ def _explain_bold(columns: Sequence[Column]) -> list[str]:
     return ["No model leads beyond its interval."]
 
 
-def _write(stem: Path, tables: list[Table], numbers: pd.DataFrame) -> list[Path]:
+def write_table(stem: Path, tables: list[Table], numbers: pd.DataFrame) -> list[Path]:
+    """Writes tables as STEM.md and STEM.tex, and the numbers as STEM.csv."""
     formats: dict[str, Callable[[], str]] = {
         "md": lambda: "\n".join(to_markdown(table) for table in tables),
         "csv": lambda: numbers.to_csv(index=False, lineterminator="\n"),

@@ -160,7 +160,7 @@ def test_more_models_than_colours_go_into_several_figures(
     last = summarise_robustness(pages[1])
     whole = summarise_robustness(group)
     assert last.corruptions[0].estimates == whole.corruptions[0].estimates[8:]
-    monkeypatch.setattr("analysis.figures._save", lambda figure, stem: [stem])
+    monkeypatch.setattr("analysis.figures.save_figure", lambda figure, stem: [stem])
     names = [path.name for path in write_figures(as_frame(rows), tmp_path)]
     assert names == [
         f"robustness{kind}-part-{part}" for kind, parts in (("", 2), ("-heatmap", 3)) for part in range(1, parts + 1)
@@ -224,7 +224,7 @@ def test_equal_rows_give_equal_bytes(make_model: Rows, as_frame: Frame, tmp_path
 def test_mixed_sources_become_two_figures(
     make_row: Callable, as_frame: Frame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("analysis.figures._save", lambda figure, stem: [stem])
+    monkeypatch.setattr("analysis.figures.save_figure", lambda figure, stem: [stem])
     rows = [
         make_row(f"fog/{severity}", 0.5, protocol=f"head=own;source={source}")
         for source in ("generated", "files")

@@ -1,0 +1,78 @@
+"""Tables of suites that need no figure to be read: every metric by model, with interval and number of images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+from analysis.captions import format_interval, list_counts, name_metric
+from analysis.formats import Cell, Table
+from analysis.groups import Group, split_groups
+from analysis.layout import wrap_items
+from analysis.statistics import describe_subject
+from pixmim_eval.types import Estimate
+
+APART = ("robustness", "reconstruction")  # the first has tables of its own, the rows of the second are a figure's
+WIDEST = 6  # columns of numbers of one table
+MISSING = "–"
+
+
+def list_scores(rows: pd.DataFrame) -> list[tuple[str, Group]]:
+    """Every group of comparable rows of the suites that have no tables of their own, with its suite."""
+    suites = [suite for suite in dict.fromkeys(rows["suite"]) if suite not in APART]
+    return [(suite, group) for suite in suites for group in split_groups(rows, suite)]
+
+
+def build_scores(suite: str, group: Group) -> list[Table]:
+    """Models as rows, metrics as columns; numbers of single classes, categories or observers are left to the CSV."""
+    named = {(row.condition, row.metric): row.unit for row in _list_rows(group.rows)}
+    columns = [key for key in named if "/" not in key[1]] or [*named]
+    conditions = {condition for condition, _ in columns}
+    found = {
+        (row.subject, row.condition, row.metric): Estimate(row.value, row.low, row.high, int(row.n), row.unit)
+        for row in _list_rows(group.rows)
+    }
+    notes = _describe(group, sorted(conditions), len(named) - len(columns))
+    tables = []
+    for part in wrap_items(columns, WIDEST):
+        body = []
+        for position, subject in enumerate(group.subjects):
+            known = [found.get((position, *column)) for column in part]
+            if any(known):
+                counts = list_counts(estimate.n for estimate in known if estimate)
+                cells = [Cell(format_interval(estimate) if estimate else MISSING) for estimate in known]
+                body.append((Cell(subject.label), *cells, Cell(counts)))
+        head = [
+            ", ".join([*([condition] if len(conditions) > 1 else []), name_metric(metric)])
+            + (" (%)" if named[condition, metric] == "fraction" else "")
+            for condition, metric in part
+        ]
+        title = f"Suite {suite}, {group.dataset}: value [95 % interval]"
+        tables.append(Table(title, ("model", *head, "n"), tuple(body), "l" + "r" * (len(part) + 1), notes))
+    return tables
+
+
+def tabulate_scores(scores: Iterable[tuple[str, Group]]) -> pd.DataFrame:
+    """Every number in long form, one a row, raw."""
+    numbers = ["suite", "dataset", "subset", "condition", "metric", "value", "low", "high", "n", "unit", "protocol"]
+    parts = []
+    for _, group in scores:
+        named = pd.DataFrame([describe_subject(group.subjects[position]) for position in group.rows["subject"]])
+        parts.append(pd.concat([named, group.rows[numbers].reset_index(drop=True)], axis=1))
+    return pd.concat(parts, ignore_index=True).astype({"epoch": "Int64"})
+
+
+def _list_rows(rows: pd.DataFrame) -> list[Any]:
+    return list(rows.itertuples())
+
+
+def _describe(group: Group, conditions: list[str], left: int) -> tuple[str, ...]:
+    notes = [f"Condition: {conditions[0]}."] if len(conditions) == 1 else []
+    subsets = {*group.rows["subset"]} - {"all"}
+    notes += [f"Images: {', '.join(sorted(subsets))}."] if subsets else []
+    protocol = ", ".join(f"{key}={value}" for key, value in sorted(group.protocol.items()))
+    notes += [f"Protocol: {protocol}."] if protocol else []
+    notes += [f"{subject.label}: {subject.chosen}." for subject in group.subjects if subject.chosen]
+    return (*notes, *([f"{left} more numbers of each model stand in the CSV."] if left else []))
