@@ -1,4 +1,4 @@
-"""The one training loop: precision, accumulation, schedule, exact resume, logs. Pretraining goes through it."""
+"""The one training loop: precision, accumulation, schedule, exact resume, logs. Pretraining and transfer use it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from pixmim_eval.data.loader import TrainingLoader
+from pixmim_eval.data.transforms import normalize
 from pixmim_eval.devices import Precision, resolve_device, resolve_precision
 from pixmim_eval.errors import InputError, NonFiniteLossError
 from pixmim_eval.files import replace_atomically, write_atomic
 from pixmim_eval.progress import progress
 from pixmim_eval.seeds import derive_seed
-from pixmim_eval.types import Batch
+from pixmim_eval.types import Batch, Manifest, Preprocessing
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,47 @@ class Task(Protocol):
     def save_checkpoint(self, directory: Path, epoch: int) -> None: ...
 
     def draw(self, directory: Path, epoch: int) -> dict[str, Tensor]: ...
+
+
+class ImageTask:
+    """What tasks on the images of a manifest share.
+
+    Args:
+        manifest: the images.
+        loader: makes batches of them.
+        preprocessing: how they are normalised.
+        device: where the module will be.
+    """
+
+    manifest: Manifest
+    loader: TrainingLoader
+    preprocessing: Preprocessing
+    device: torch.device
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps an epoch; the last, smaller batch is left out."""
+        return self.loader.steps_per_epoch
+
+    def batches(self, epoch: int, first_step: int) -> Iterator[Batch]:
+        """Micro-batches of an epoch from a step on."""
+        return self.loader.batches(epoch, first_step)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 [B, 3, S, S] on any device -> float32 on this one."""
+        images = images.to(self.device, non_blocking=True)
+        return normalize(images, self.preprocessing.mean, self.preprocessing.std)
+
+    def describe_rows(self, batches: list[Batch]) -> list[str]:
+        """Keys of the images in these batches."""
+        return [str(key) for batch in batches for key in self.manifest.keys[batch.index.cpu().numpy()]]
+
+    def save_checkpoint(self, directory: Path, epoch: int) -> None:
+        """Nothing: the state holds the module."""
+
+    def draw(self, directory: Path, epoch: int) -> dict[str, Tensor]:
+        """No pictures."""
+        return {}
 
 
 class Autocast(MixedPrecision):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from pixmim_eval.data.loader import TrainingLoader, evaluation_batches
-from pixmim_eval.data.transforms import normalize
 from pixmim_eval.models.checkpoints import ours
 from pixmim_eval.seeds import derive_seed, uniform
+from pixmim_eval.training import ImageTask
 from pixmim_eval.types import Batch, LabelSpace, Manifest, Preprocessing
 from pretrain.autoencoder import MaskedAutoencoder
 from pretrain.methods import METHODS
@@ -26,7 +25,7 @@ from pretrain.recipes import Recipe, build_crop, describe_method
 PICTURED = 6  # images of a reconstruction picture
 
 
-class PretrainingTask(ABC):
+class PretrainingTask(ImageTask, ABC):
     """A recipe on a data set; see training.Task.
 
     Args:
@@ -89,11 +88,6 @@ class PretrainingTask(ABC):
     def describe_recipe(self) -> dict[str, Any]:
         """The recipe as it goes into checkpoints."""
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps an epoch; the last, smaller batch is left out."""
-        return self.loader.steps_per_epoch
-
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Two groups: decayed, and not (vectors, biases, learned positions; class and mask token unless
         recipe.decay_tokens)."""
@@ -108,19 +102,6 @@ class PretrainingTask(ABC):
             {"params": decayed, "weight_decay": self.recipe.weight_decay},
             {"params": exempt, "weight_decay": 0.0},
         ]
-
-    def batches(self, epoch: int, first_step: int) -> Iterator[Batch]:
-        """Micro-batches of an epoch from a step on."""
-        return self.loader.batches(epoch, first_step)
-
-    def normalise(self, images: Tensor) -> Tensor:
-        """uint8 [B, 3, S, S] on any device -> float32 on this one."""
-        images = images.to(self.device, non_blocking=True)
-        return normalize(images, self.preprocessing.mean, self.preprocessing.std)
-
-    def describe_rows(self, batches: list[Batch]) -> list[str]:
-        """Keys of the images in these batches."""
-        return [str(key) for batch in batches for key in self.manifest.keys[batch.index.cpu().numpy()]]
 
     def save_checkpoint(self, directory: Path, epoch: int) -> None:
         """epoch-NNNN.safetensors: the model and the recipe."""

@@ -17,6 +17,7 @@ LAYERS = (
     {"types", "errors", "seeds", "files", "flags", "devices", "progress"},
     {"data", "corruptions", "metrics", "models", "results"},
     {"training", "extract"},
+    {"transfer"},
     {"suites"},
     {"arguments", "run"},
 )

@@ -10,7 +10,7 @@ import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -83,6 +83,14 @@ def _derive_view_seeds(seed: int, epoch: int) -> tuple[int, int]:
     return derive_seed(seed, "crop", epoch), derive_seed(seed, "flip", epoch)
 
 
+class Change(Protocol):
+    """What is done to a crop after the flip, in the process that decodes it; picklable."""
+
+    def __call__(self, image: np.ndarray, seed: int) -> np.ndarray:
+        """uint8 [S, S, 3] -> the same shape, a function of image and seed alone."""
+        ...
+
+
 class TrainingLoader:
     """Crops and flips for pretraining and fine-tuning, epoch by epoch.
 
@@ -100,12 +108,13 @@ class TrainingLoader:
         batch_size: global, over all ranks and micro-batches.
         world_size, rank: of this process.
         accumulate: micro-batches a step.
-        seed: of the order, the crops and the flips.
+        seed: of the order, the crops, the flips and the changes.
         device: where batches are wanted.
         workers: processes that decode; 0 decodes in this one.
         in_memory: "auto" where possible; "yes" raises where not; "no".
         memory_budget_bytes: of the decoded images on one machine; on a GPU it is a quarter of its memory instead.
         on_bad_image: "stop" raises on the first; "skip" logs each and leaves it out of its batch.
+        change: what to do to each crop besides; images are then decoded in every epoch. None for nothing.
 
     Raises:
         InputError: a batch larger than the data set, or that cannot be dealt out evenly; in_memory is "yes" and the
@@ -128,12 +137,14 @@ class TrainingLoader:
         in_memory: str = "auto",
         memory_budget_bytes: int = 8 * 2**30,
         on_bad_image: str = "stop",
+        change: Change | None = None,
     ) -> None:
         _check_batch(batch_size, world_size * accumulate, len(manifest))
         _check_choice("where to keep images", in_memory, ("auto", "yes", "no"), "in_memory")
         _check_choice("what to do with a bad image", on_bad_image, ("stop", "skip"), "--on-bad-image")
         self.skip = on_bad_image == "skip"
         self.manifest, self.crop, self.seed, self.workers = manifest, crop, seed, workers
+        self.change = change
         self.batch_size, self.world_size, self.rank, self.accumulate = batch_size, world_size, rank, accumulate
         self.device = torch.device(device)
         self.steps_per_epoch = len(manifest) // batch_size
@@ -143,7 +154,8 @@ class TrainingLoader:
             memory_budget_bytes = torch.cuda.get_device_properties(self.device).total_memory // 4
         else:  # every process of this machine keeps its own copy
             memory_budget_bytes //= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        self._images = None if in_memory == "no" else self._decode_all(in_memory == "yes", memory_budget_bytes)
+        from_storage = in_memory == "no" or change is not None
+        self._images = None if from_storage else self._decode_all(in_memory == "yes", memory_budget_bytes)
 
     def batches(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """The micro-batches of this rank, `accumulate` a step, on the device.
@@ -165,6 +177,8 @@ class TrainingLoader:
                 yield self._crop_in_memory(self._images, chunk[self._decoded[chunk]], *seeds)
             return
         reader = _CropReader(self.manifest, self.crop, *seeds, skip=self.skip)
+        if self.change is not None:
+            reader.change, reader.change_seed = self.change, derive_seed(self.seed, "change", epoch)
         for images, index in _read_chunks(reader, chunks, self.workers, pin=self.device.type == "cuda"):
             images, index = (tensor.to(self.device, non_blocking=True) for tensor in (images, index))
             yield Batch(images, index, self._labels[index])
@@ -265,6 +279,9 @@ class _EvaluationReader(_Reader):
 
 
 class _CropReader(_Reader):
+    change: Change | None = None
+    change_seed = 0
+
     def __init__(self, manifest: Manifest, crop: Crop, crop_seed: int, flip_seed: int, skip: bool) -> None:
         super().__init__(manifest, skip)
         self.crop, self.crop_seed, self.flip_seed = crop, crop_seed, flip_seed
@@ -275,7 +292,11 @@ class _CropReader(_Reader):
         boxes = self.crop.sample(heights, widths, seed=self.crop_seed, index=index).numpy()
         crops = [self.crop.apply(image, box) for image, box in zip(images, boxes, strict=True)]
         flips = sample_flips(self.flip_seed, index).tolist()
-        return [crop[:, ::-1] if flip else crop for crop, flip in zip(crops, flips, strict=True)]
+        crops = [crop[:, ::-1] if flip else crop for crop, flip in zip(crops, flips, strict=True)]
+        if self.change is None:
+            return crops
+        seeds = [derive_seed(self.change_seed, row) for row in rows.tolist()]
+        return [self.change(crop, seed) for crop, seed in zip(crops, seeds, strict=True)]
 
 
 class _WholeReader(_Reader):

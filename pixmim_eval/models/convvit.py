@@ -175,16 +175,18 @@ class ConvBlock(nn.Module):
         self.conv1 = nn.Conv2d(dim, dim, 1)
         self.attn = nn.Conv2d(dim, dim, 5, padding=2, groups=dim)
         self.conv2 = nn.Conv2d(dim, dim, 1)
+        self.drop_path1: nn.Module = nn.Identity()  # as in timm's blocks; fine-tuning drops paths
         self.norm2 = LayerNorm(dim, eps=_EPSILON)
         self.mlp = nn.ModuleDict({"fc1": nn.Conv2d(dim, 4 * dim, 1), "fc2": nn.Conv2d(4 * dim, dim, 1)})
+        self.drop_path2: nn.Module = nn.Identity()
 
     def forward(self, cells: Tensor, places: Places) -> Tensor:
         """Cells [n, k, k, dim] -> the same shape."""
         inside = places.spread(apply_to_cells(self.conv1, self.norm1(cells)))
         mixed = places.collect(self.attn(inside))
-        cells = cells + apply_to_cells(self.conv2, mixed)
+        cells = cells + self.drop_path1(apply_to_cells(self.conv2, mixed))
         hidden = F.gelu(apply_to_cells(self.mlp["fc1"], self.norm2(cells)))
-        return cells + apply_to_cells(self.mlp["fc2"], hidden)
+        return cells + self.drop_path2(apply_to_cells(self.mlp["fc2"], hidden))
 
 
 class Places:

@@ -1,0 +1,1 @@
+"""What a pretrained encoder is trained to do next: probes, fine-tuning, dense heads. Between training and suites."""
