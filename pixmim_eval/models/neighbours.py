@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -57,7 +58,7 @@ def find_neighbours(
     Raises:
         InputError: k outside 1…N, or features that are not finite.
     """
-    _check_count(k, len(train))
+    check_vote(k, len(train))
     best = torch.full((len(queries), k), -(2**63), device=device)
     with torch.inference_mode():
         for start, chunk in _read_chunks(train, train_chunk, device):
@@ -93,15 +94,7 @@ def vote(
     Source: Wu et al., CVPR 2018, section 3.4; Caron et al., arXiv 2104.14294, appendix F.1 and `eval_knn.py`.
     Differs: weights are relative to the nearest row's, which changes no order of classes and cannot overflow.
     """
-    _check_count(k, neighbours.rows.shape[1])
-    if not temperature > 0:
-        raise InputError(
-            "temperature of k-NN",
-            expected="a number above 0",
-            found=f"{temperature:g}",
-            where="--temperature",
-            fix=f"The published one is {TEMPERATURE}.",
-        )
+    check_vote(k, neighbours.rows.shape[1], temperature)
     answers = [np.zeros(0, dtype=np.int64)]
     for start in range(0, len(neighbours.rows), _VOTE_CHUNK):
         rows = neighbours.rows[start : start + _VOTE_CHUNK, :k]
@@ -111,6 +104,26 @@ def vote(
         sums = np.bincount(cells.ravel(), weights.ravel(), minlength=len(rows) * classes)
         answers.append(sums.reshape(len(rows), classes).argmax(axis=1))
     return np.concatenate(answers)
+
+
+def check_vote(k: int, found: int, temperature: float = TEMPERATURE) -> None:
+    """Raises InputError where k of `found` training images cannot be taken, or the temperature is not above 0."""
+    if not 1 <= k <= found < _ROWS:
+        raise InputError(
+            "number of neighbours",
+            expected=f"1 to {min(found, _ROWS - 1)}, as many as there are training images",
+            found=str(k),
+            where="--k",
+            fix="Give smaller numbers, e.g. --k 1 5, or more training images (a larger --limit).",
+        )
+    if not 0 < temperature < math.inf:
+        raise InputError(
+            "temperature of k-NN",
+            expected="a number above 0",
+            found=f"{temperature:g}",
+            where="--temperature",
+            fix=f"The published one is {TEMPERATURE}.",
+        )
 
 
 def _read_chunks(features: np.ndarray, count: int, device: str) -> Iterator[tuple[int, Tensor]]:
@@ -126,14 +139,3 @@ def _read_chunks(features: np.ndarray, count: int, device: str) -> Iterator[tupl
                 fix="Look at the model's weights and at the images of these rows.",
             )
         yield start, chunk / chunk.norm(dim=1, keepdim=True).clamp(min=_SMALLEST_NORM)
-
-
-def _check_count(k: int, found: int) -> None:
-    if not 1 <= k <= found < _ROWS:
-        raise InputError(
-            "number of neighbours",
-            expected=f"1 to {min(found, _ROWS - 1)}, as many as there are training images",
-            found=str(k),
-            where="--k",
-            fix="Give smaller numbers, e.g. --k 1 5, or more training images (a larger --limit).",
-        )
