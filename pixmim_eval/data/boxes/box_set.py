@@ -176,7 +176,7 @@ def check_boxes(raw: RawBoxes) -> BoxSet:
 
 def _drop_sizeless(raw: RawBoxes, problems: list[Problem]) -> RawBoxes:
     """Without the images that state no positive size: their boxes cannot be placed."""
-    valid: np.ndarray = (raw.sizes > 0).all(axis=1)
+    valid = np.asarray((raw.sizes > 0).all(axis=1))
     if valid.all():
         return raw
     lost = np.flatnonzero(~valid).tolist()

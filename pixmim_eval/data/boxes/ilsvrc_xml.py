@@ -6,6 +6,7 @@ Half a million small files: read once, by all cores, and kept as a table in the 
 from __future__ import annotations
 
 import hashlib
+import lzma
 import math
 import os
 import tarfile
@@ -25,6 +26,7 @@ import pyarrow.parquet
 
 from pixmim_eval.data.boxes.box_set import BoxSet, Problem, RawBoxes, check_boxes, leads_out
 from pixmim_eval.data.boxes.images import open_images, read_size
+from pixmim_eval.data.sources.patterns import SPLITS
 from pixmim_eval.errors import InputError
 from pixmim_eval.files import cache_dir, replace_atomically
 from pixmim_eval.progress import progress
@@ -231,20 +233,17 @@ def _read_file(root: str, images: _Images | None, name: str) -> Record:
 
 
 def _read_tar(path: Path) -> Iterator[Record]:
+    bar = progress(description=f"reading boxes of {path.name}", unit="file", quiet=path.stat().st_size < _LARGEST)
     try:
-        with tarfile.open(path, "r|*") as archive:
-            for member in progress(archive, description=f"reading boxes of {path.name}", unit="file"):
-                if not member.name.lower().endswith(".xml"):
-                    continue
-                key = str(PurePosixPath(member.name).with_suffix(""))
-                content = archive.extractfile(member) if member.isfile() else None
-                if leads_out(member.name):
-                    yield Record(key, kind="path", detail=member.name)
-                elif content is None:
-                    yield Record(key, kind="broken", detail="a link")
-                else:
-                    yield parse_annotation(content.read(_LARGEST + 1), key)
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        with tarfile.open(path, "r:*") as archive, bar:
+            while (member := archive.next()) is not None:
+                archive.members.clear()  # type: ignore[attr-defined]  # or it keeps every header it has read
+                if member.name.lower().endswith(".xml"):
+                    bar.update()
+                    yield _read_member(archive, member)
+            while archive.fileobj is not None and archive.fileobj.read(_LARGEST):
+                pass  # to the checksum at the end of a compressed file
+    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         raise InputError(
             "tar file of box annotations",
             expected="a complete tar file",
@@ -254,6 +253,18 @@ def _read_tar(path: Path) -> Iterator[Record]:
         ) from error
 
 
+def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Record:
+    key = str(PurePosixPath(member.name).with_suffix(""))
+    if leads_out(member.name):
+        return Record(key, kind="path", detail=member.name)
+    content = archive.extractfile(member) if member.isfile() else None  # a link could lead anywhere
+    return (
+        Record(key, kind="broken", detail="a link")
+        if content is None
+        else parse_annotation(content.read(_LARGEST + 1), key)
+    )
+
+
 def _check_records(path: Path, records: list[Record], images: _Images | None) -> BoxSet:
     problems = [Problem(record.kind, record.key, record.detail) for record in records if record.kind]
     good = {record.key: record for record in records if not record.kind}
@@ -261,7 +272,8 @@ def _check_records(path: Path, records: list[Record], images: _Images | None) ->
         twice = sorted({record.key for record in records if not record.kind and good[record.key] is not record})
         problems += [Problem("broken", key, "there twice: the last one counts") for key in twice]
     found = np.array([record[4:6] for record in good.values()], dtype=np.int64).reshape(-1, 2)
-    name = f"{path.resolve().parent.name}-{path.name}" if path.name in ("train", "val", "test") else path.stem
+    name = path.resolve().name if path.is_dir() else path.name.split(".")[0]
+    name = f"{path.resolve().parent.name}-{name}" if name in SPLITS else name
     manifest = None
     if images is not None:
         files = [key + images.suffix for key in good]

@@ -88,10 +88,10 @@ def _open_rows(table: pd.DataFrame, file: Path) -> BoxSet:
     lost = np.flatnonzero(wrong.to_numpy() != "")
     problems += [Problem(wrong.iloc[row], names.iloc[row], f"row {row + 1} of {file.name}") for row in lost]
     table, names = table.drop(index=table.index[lost]), names.drop(index=names.index[lost])
-    stated = table[list(_COORDINATES)].astype(str).replace({"nan": "", "None": "", "<NA>": ""})
     corners, sides = _read_numbers(table, _COORDINATES), _read_numbers(table, ("height", "width"))
     image, keys = pd.factorize(names)
-    has_box = ~(stated == "").all(axis=1).to_numpy()
+    stated = table[list(_COORDINATES)]
+    has_box = ~(stated.isna() | (stated == "")).all(axis=1).to_numpy()
     _refuse_relative(corners[has_box], file)
     sizes = _agree_sizes(image, len(keys), sides)
     edges = corners[has_box] + np.array([0.0, 0.0, 1.0, 1.0])
