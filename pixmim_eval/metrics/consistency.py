@@ -29,9 +29,10 @@ class Resampled:
     draws: np.ndarray
     n: int
 
-    def mean(self) -> Resampled:
-        """The mean over pairs, as the only number."""
-        return Resampled(self.values.mean(keepdims=True), self.draws.mean(axis=1, keepdims=True), self.n)
+    def mean(self, places: np.ndarray) -> Resampled:
+        """The mean over some pairs, int64 [k], as the only number."""
+        values, draws = self.values[places], self.draws[:, places]
+        return Resampled(values.mean(keepdims=True), draws.mean(axis=1, keepdims=True), self.n)
 
     def estimate(self, unit: str, place: int = 0) -> Estimate:
         """One of the numbers with the percentile interval, which is widened to hold the number itself: resampling
@@ -99,3 +100,14 @@ def _compare_totals(totals: np.ndarray, first: np.ndarray, second: np.ndarray, n
         "observed_consistency": observed,
         "error_consistency": np.where(observed == 1, 1.0, (observed - expected) / chance),
     }
+
+
+def resample_mean(values: np.ndarray, *, seed: int = 0) -> Resampled:
+    """The mean of one number an image, such as its accuracy, float64 [N].
+
+    Args:
+        values: [N], N of at least 1.
+        seed: of the resampling of images.
+    """
+    sums = resample_totals(values[:, None], _RESAMPLES, np.random.default_rng(seed))
+    return Resampled(values.mean(keepdims=True), sums / len(values), len(values))

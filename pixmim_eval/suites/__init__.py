@@ -23,6 +23,9 @@ SUITES: dict[str, str] = {  # name -> import path; found by name, as a suite may
     "robustness": "pixmim_eval.suites.robustness:Robustness",
     "knn": "pixmim_eval.suites.knn:Knn",
     "few_shot": "pixmim_eval.suites.few_shot:FewShot",
+    "shape_bias": "pixmim_eval.suites.shape_bias:ShapeBias",
+    "model_vs_human": "pixmim_eval.suites.model_vs_human:ModelVsHuman",
+    "observers": "pixmim_eval.suites.model_vs_human:Observers",
     "reconstruction": "pretrain.reconstruction:ReconstructionSuite",
 }
 

@@ -1,0 +1,363 @@
+"""Models beside people on distorted images: model-vs-human's experiments and its benchmark, from its own files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+
+from pixmim_eval.data.panels import Panel, TrialSet, is_person, match_images, open_trials
+from pixmim_eval.data.stimuli import CUE_CONFLICT, EXPERIMENTS, StimulusSets, open_stimuli
+from pixmim_eval.errors import InputError
+from pixmim_eval.extract import select_head_rows, select_rows
+from pixmim_eval.files import write_atomic
+from pixmim_eval.metrics.consistency import average, resample_mean
+from pixmim_eval.results import RunFolder, format_protocol, hash_parts, make_rows
+from pixmim_eval.seeds import derive_seed
+from pixmim_eval.suites import EvaluationSuite
+from pixmim_eval.suites.observers import (
+    PEOPLE,
+    UNITS,
+    Comparison,
+    GeometryOptions,
+    answers_of,
+    check_names,
+    compare_model,
+    compare_observer,
+    decide_images,
+    kept_levels,
+    list_observers,
+    map_outputs,
+    name_observer,
+    observers_model,
+)
+from pixmim_eval.suites.shape_bias import measure_observer, rate_answers
+from pixmim_eval.types import Estimate, FileSet, Model, Outcome, ResultRow, SuiteConfig
+
+BENCHMARK = "benchmark"
+_RANKED = {"accuracy_difference_people": True, "observed_consistency_people": False, "error_consistency_people": False}
+"""Metrics of the benchmark's table, and whether less is better."""
+
+
+class ModelVsHuman(EvaluationSuite):
+    """The suite `model_vs_human`.
+
+    Conditions: each experiment whose images are there (edge, silhouette, cue-conflict, sketch, stylized, and those with
+    levels of distortion: contrast, low-pass, eidolonI …), and "benchmark", the mean over them.
+
+    Metrics of an experiment: "category_accuracy"; "error_consistency_people" (Cohen's kappa of right and wrong),
+    "observed_consistency_people" (how often both are right or both wrong) and "accuracy_difference_people" (squared),
+    each the mean over levels and people; "error_consistency/OBSERVER". Levels without distortion, and those at which
+    people fail, are left out of these, as in the benchmark (stimuli.LEFT_OUT); "category_accuracy/LEVEL" and
+    "error_consistency_people/LEVEL" are of every level. Of the benchmark: "ood_accuracy" and the three means, of the
+    models and of networks with trials of all its experiments. Model "people" has the means over pairs of people, the
+    ceiling; single people have rows of experiments only, as they are not the same in each.
+
+    The answers are also written to OUT/raw-data, as model-vs-human would, and the table of the benchmark, with ranks.
+
+    Source: Geirhos et al., NeurIPS 2021, section 2; bethgelab/model-vs-human, plotting/plot.py.
+    """
+
+    name = "model_vs_human"
+    version = 1
+    needs: ClassVar[tuple[str, ...]] = ("trials", "stimuli")
+    accepts: ClassVar[tuple[str, ...]] = ("train",)
+    openers: ClassVar[Mapping[str, Callable[[str], FileSet]]] = {"trials": open_trials, "stimuli": open_stimuli}
+    options: ClassVar[type[GeometryOptions] | None] = GeometryOptions
+
+    def conditions(self, config: SuiteConfig) -> list[str]:
+        """Experiments in the order of the benchmark, which comes last."""
+        return [*_list_panels(self, config), BENCHMARK]
+
+    def roles(self, model: Model, condition: str, config: SuiteConfig) -> tuple[str, ...]:
+        """The files that are used.
+
+        Raises:
+            InputError: what would fail later: label spaces, names, images that no observer saw.
+        """
+        if model.encoder is None:
+            return ("trials",)
+        for name, panel in _list_panels(self, config).items():
+            if condition in (name, BENCHMARK):
+                stimuli = _stimuli(config).sets[name]
+                map_outputs(model, stimuli, config)
+                check_names(model, panel)
+                match_images(panel, stimuli, select_rows(stimuli.manifest, config.limit))
+        return ("trials", "stimuli", *(() if model.classify else ("train",)))
+
+    def subjects(self, config: SuiteConfig) -> list[Model]:
+        """All observers from files, as one."""
+        return [observers_model(_trials(config).digest)]
+
+    def count_images(self, model: Model, condition: str, config: SuiteConfig) -> dict[str, int]:
+        """Forward passes where nothing is cached; see EvaluationSuite."""
+        if model.encoder is None:
+            return {}
+        names = _list_panels(self, config) if condition == BENCHMARK else [condition]
+        sets = _stimuli(config).sets
+        images = {name: len(select_rows(sets[name].manifest, config.limit)) for name in names}
+        if model.classify is None:
+            images["train"] = len(select_head_rows(config.data["train"], config.limit))
+        return images
+
+    def run(self, model: Model, condition: str, config: SuiteConfig) -> Outcome:
+        """The rows of a model, or of all observers from files.
+
+        Raises:
+            InputError: as roles, or an image that cannot be read or has another size.
+            FloatingPointError: the model's outputs are not finite.
+        """
+        panels = _list_panels(self, config)
+        if model.encoder is not None:
+            if condition == BENCHMARK:
+                return Outcome(_benchmark_model(model, panels, config), {})
+            return _measure_model(model, panels[condition], config)
+        if condition == BENCHMARK:
+            return Outcome(_benchmark_observers(self.name, panels, config), {})
+        panel = panels[condition]
+        rows = [row for name in list_observers(panel) for row in _measure_observer(self.name, name, panel, config)]
+        return Outcome(rows, {})
+
+    def draw(self, models: Sequence[Model], config: SuiteConfig, folder: Path) -> list[Path]:
+        """The table of the benchmark, as CSV and Markdown."""
+        table = rank_models([row for row in RunFolder(config.out).read() if row.suite == self.name])
+        files = {"csv": table.to_csv(index=False), "md": _format_table(table)}
+        paths = [folder.parent / "tables" / f"{self.name.replace('_', '-')}-benchmark.{ending}" for ending in files]
+        for path, text in zip(paths, files.values(), strict=True):
+            write_atomic(path, text.encode())
+        return paths
+
+
+class Observers(ModelVsHuman):
+    """The suite `observers`: people and networks by their files of trials alone, without images or models.
+
+    Conditions and metrics as of `model_vs_human`, of every experiment that the files hold; of cue-conflict also those
+    of `shape_bias`.
+    """
+
+    name = "observers"
+    needs = ("trials",)
+    accepts = ()
+    openers: ClassVar[Mapping[str, Callable[[str], FileSet]]] = {"trials": open_trials}
+    options = None
+    takes_models = False
+
+
+def _trials(config: SuiteConfig) -> TrialSet:
+    found = config.files["trials"]
+    if not isinstance(found, TrialSet):
+        raise TypeError(f"role trials holds {type(found).__name__}")
+    return found
+
+
+def _stimuli(config: SuiteConfig) -> StimulusSets:
+    found = config.files["stimuli"]
+    if not isinstance(found, StimulusSets):
+        raise TypeError(f"role stimuli holds {type(found).__name__}")
+    return found
+
+
+def _list_panels(suite: EvaluationSuite, config: SuiteConfig) -> dict[str, Panel]:
+    """The observers of each experiment that the suite measures. Raises InputError for images without trials."""
+    panels = _trials(config).panels
+    names = _stimuli(config).sets if "stimuli" in suite.needs else panels
+    if missing := [name for name in names if name not in panels]:
+        raise InputError(
+            "files of trials",
+            expected=f"some of each experiment whose images are there: {', '.join(names)}",
+            found=f"none of {', '.join(missing)}",
+            where="--data trials= and stimuli=",
+            fix="Add their folders to the trials, or point stimuli at the folder of one experiment.",
+        )
+    return {name: panels[name] for name in sorted(names, key=_order)}
+
+
+def _order(name: str) -> tuple[int, str]:
+    """The benchmark's experiments in its order, others behind."""
+    return (EXPERIMENTS.index(name) if name in EXPERIMENTS else len(EXPERIMENTS)), name
+
+
+def _list_comparisons(comparison: Comparison | None) -> dict[str, Estimate]:
+    if comparison is None:
+        return {}
+    return dict([*comparison.list_estimates(tuple(UNITS)), *comparison.list_pairs("error_consistency")])
+
+
+def _measure_model(model: Model, panel: Panel, config: SuiteConfig) -> Outcome:
+    """The rows of a model in one experiment."""
+    decisions = decide_images(model, _stimuli(config).sets[panel.experiment], config)
+    kept = kept_levels(panel)
+    levels, correct = decisions.stimuli.levels[decisions.answered], decisions.correct
+    scored = np.isin(levels, kept)
+    if not scored.any():
+        raise InputError(
+            f"images of {panel.experiment}",
+            expected=f"some of levels {', '.join(kept)}",
+            found="none",
+            where=decisions.stimuli.manifest.name,
+            fix="Give the images of all levels, or raise --limit.",
+        )
+    estimates = {"category_accuracy": _rate(correct[scored][None])}
+    estimates |= _list_comparisons(compare_model(decisions, panel, config, kept))
+    for level in np.unique(levels[levels != ""]).tolist():
+        estimates[f"category_accuracy/{level}"] = _rate(correct[levels == level][None])
+        one = compare_model(decisions, panel, config, [level])
+        estimates |= _of_level(one, level)
+    protocol = format_protocol(
+        **decisions.protocol, levels=_describe_levels(kept), trials=f"{len(decisions.answered)}-of-{len(panel)}"
+    )
+    rows = make_rows(
+        model,
+        decisions.stimuli.manifest,
+        estimates,
+        suite=ModelVsHuman.name,
+        condition=panel.experiment,
+        protocol=protocol,
+        config=config,
+        skipped=len(decisions.asked) - len(decisions.answered),
+    )
+    return Outcome(rows, {"category_accuracy": decisions.mark(correct, scored)})
+
+
+def _measure_observer(suite: str, name: str, panel: Panel, config: SuiteConfig) -> list[ResultRow]:
+    """The rows of an observer in one experiment."""
+    answers, kept = answers_of(panel, name), kept_levels(panel)
+    scored = np.isin(panel.levels, kept)
+    estimates = {"category_accuracy": rate_answers(answers[:, scored], panel.shapes[scored])}
+    estimates |= _list_comparisons(compare_observer(name, panel, config, kept))
+    for level in np.unique(panel.levels[panel.levels != ""]).tolist():
+        shown = panel.levels == level
+        estimates[f"category_accuracy/{level}"] = rate_answers(answers[:, shown], panel.shapes[shown])
+        estimates |= _of_level(compare_observer(name, panel, config, [level]), level)
+    protocol = format_protocol(
+        categories=len(panel.categories), levels=_describe_levels(kept), observers=len(answers), source="trials"
+    )
+    whole, model = replace(config, limit=None), name_observer(name, panel)
+    rows = make_rows(model, panel, estimates, suite=suite, condition=panel.experiment, protocol=protocol, config=whole)
+    if suite == Observers.name and panel.experiment == CUE_CONFLICT:
+        known = {row.metric for row in rows}
+        rows += [row for row in measure_observer(suite, name, panel, config) if row.metric not in known]
+    return rows
+
+
+def _rate(correct: np.ndarray) -> Estimate:
+    return rate_answers(correct.astype(np.int64), np.ones(correct.shape[1], dtype=np.int64))
+
+
+def _of_level(comparison: Comparison | None, level: str) -> dict[str, Estimate]:
+    found = comparison.list_estimates(["error_consistency"]) if comparison else ()
+    return {f"{metric}/{level}": estimate for metric, estimate in found}
+
+
+def _describe_levels(kept: list[str]) -> str:
+    return ",".join(kept) if kept != [""] else "none"
+
+
+def _benchmark_model(model: Model, panels: Mapping[str, Panel], config: SuiteConfig) -> list[ResultRow]:
+    """The means of a model over experiments."""
+    parts, skipped, protocol = [], 0, {}
+    for name, panel in panels.items():
+        decisions = decide_images(model, _stimuli(config).sets[name], config)
+        kept = kept_levels(panel)
+        scored = np.isin(decisions.stimuli.levels[decisions.answered], kept)
+        parts.append((name, decisions.correct[scored].astype(float), compare_model(decisions, panel, config, kept)))
+        skipped += len(decisions.asked) - len(decisions.answered)
+        protocol = dict(decisions.protocol)
+    return make_rows(
+        model,
+        _stimuli(config),
+        _average_experiments(parts, config),
+        suite=ModelVsHuman.name,
+        condition=BENCHMARK,
+        protocol=format_protocol(**protocol, experiments=_describe_experiments(panels)),
+        config=config,
+        skipped=skipped,
+    )
+
+
+def _benchmark_observers(suite: str, panels: Mapping[str, Panel], config: SuiteConfig) -> list[ResultRow]:
+    """The means over experiments of all people together, and of each network that took part in all of them."""
+    everywhere = set.intersection(*(set(list_observers(panel)) for panel in panels.values()))
+    names = [name for name in sorted(everywhere) if not is_person(name)]
+    if not names:
+        raise InputError(
+            "files of trials",
+            expected="people, or a network, that took part in every experiment",
+            found="none",
+            where=", ".join(panels),
+            fix="Add the missing files.",
+        )
+    rows = []
+    for name in names:
+        parts = []
+        for experiment, panel in panels.items():
+            kept = kept_levels(panel)
+            scored = np.isin(panel.levels, kept)
+            accuracy = (answers_of(panel, name) == panel.shapes)[:, scored].mean(axis=0)
+            parts.append((experiment, accuracy, compare_observer(name, panel, config, kept)))
+        first = next(iter(panels.values()))
+        model = replace(name_observer(name, first), digest=hash_parts(_trials(config).digest, name))
+        protocol = format_protocol(experiments=_describe_experiments(panels), source="trials")
+        rows += make_rows(
+            model,
+            _trials(config),
+            _average_experiments(parts, config),
+            suite=suite,
+            condition=BENCHMARK,
+            protocol=protocol,
+            config=replace(config, limit=None),
+        )
+    return rows
+
+
+def _average_experiments(
+    parts: Sequence[tuple[str, np.ndarray, Comparison | None]], config: SuiteConfig
+) -> dict[str, Estimate]:
+    """Means over experiments of accuracy (one value an image) and of the comparison with people."""
+    seeds = [derive_seed(config.seed, name, "accuracy") for name, _, _ in parts]
+    accuracy = [resample_mean(values, seed=seed) for (_, values, _), seed in zip(parts, seeds, strict=True)]
+    estimates = {"ood_accuracy": average(accuracy).estimate("fraction")}
+    compared = [comparison for _, _, comparison in parts if comparison is not None and len(comparison.of_people)]
+    if len(compared) == len(parts):
+        for metric, unit in UNITS.items():
+            means = [comparison.found[metric].mean(comparison.of_people) for comparison in compared]
+            estimates[f"{metric}_{PEOPLE}"] = average(means).estimate(unit)
+    return estimates
+
+
+def _describe_experiments(names: Collection[str]) -> str:
+    return str(len(names)) if set(names) == set(EXPERIMENTS) else ",".join(names)
+
+
+def rank_models(rows: Sequence[ResultRow]) -> pd.DataFrame:
+    """The table of the benchmark.
+
+    Args:
+        rows: of condition "benchmark" count; the latest where a model has several.
+
+    Returns:
+        One line a model, the one most like people first, and people last: model, accuracy_difference_people,
+        observed_consistency_people, error_consistency_people, mean_rank (over the ranks of these three, ties sharing
+        theirs), ood_accuracy. People have no rank.
+    """
+    kept = sorted((row for row in rows if row.condition == BENCHMARK), key=lambda row: row.time)
+    found = {(row.model, row.metric): row.value for row in kept}
+    table = pd.Series(found).unstack()
+    table = table.reindex(columns=[*_RANKED, "ood_accuracy"])
+    models = table.drop(index=PEOPLE, errors="ignore")
+    ranks = [models[metric].rank(ascending=less) for metric, less in _RANKED.items()]
+    table.insert(len(_RANKED), "mean_rank", pd.concat(ranks, axis=1).mean(axis=1, skipna=False))
+    return table.sort_values("mean_rank", na_position="last", kind="stable").rename_axis("model").reset_index()
+
+
+def _format_table(table: pd.DataFrame) -> str:
+    """Markdown, three digits; "–" where there is no number."""
+    lines = ["| " + " | ".join(table.columns) + " |", "|---" * len(table.columns) + "|"]
+    for values in table.itertuples(index=False):
+        cells = [value if isinstance(value, str) else "–" if pd.isna(value) else f"{value:.3f}" for value in values]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,226 @@
+"""Models, people and networks from files side by side: what each decides, and how alike they err."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from typing import Literal
+
+import numpy as np
+import torch
+
+from pixmim_eval.data.categories import CategoryMap, map_categories
+from pixmim_eval.data.panels import Panel, is_person, match_images
+from pixmim_eval.data.stimuli import LEFT_OUT, Stimuli
+from pixmim_eval.data.transforms import name_transform
+from pixmim_eval.data.trials import make_trial_file, name_trial_file, write_trial_file
+from pixmim_eval.errors import InputError
+from pixmim_eval.extract import predict, prepare_classifier, process_rank, require_train, select_rows
+from pixmim_eval.metrics.consistency import Resampled, average, compare_observers
+from pixmim_eval.metrics.shape_bias import decide
+from pixmim_eval.results import hash_parts
+from pixmim_eval.seeds import derive_seed
+from pixmim_eval.suites.scoring import label_space_of
+from pixmim_eval.types import Estimate, Manifest, Model, Preprocessing, SuiteConfig
+
+PEOPLE = "people"
+NATIVE_SIZE = 224  # of model-vs-human's images
+UNITS = {"error_consistency": "kappa", "observed_consistency": "fraction", "accuracy_difference": "squared"}
+
+
+@dataclass(frozen=True)
+class GeometryOptions:
+    """Options of the suites on model-vs-human's images.
+
+    Args:
+        geometry: how images of 224 px become inputs: as they are (model-vs-human), or resized and cropped anew.
+    """
+
+    geometry: Literal["native224", "resize256"] = field(
+        default="native224",
+        metadata={"help": "images as they are (default), or resized to 8/7 of the input and cropped: 256 for 224"},
+    )
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What a model decided on the images of an experiment.
+
+    Args:
+        stimuli: the images.
+        asked: int64 [N], rows that were to be shown.
+        answered: int64 [n], those that could be read.
+        answers: int64 [n], categories.
+        protocol: how, for the rows.
+    """
+
+    stimuli: Stimuli
+    asked: np.ndarray
+    answered: np.ndarray
+    answers: np.ndarray
+    protocol: Mapping[str, str]
+
+    @property
+    def correct(self) -> np.ndarray:
+        """bool [n], whether each answer is the shape's category."""
+        return self.answers == self.stimuli.shapes[self.answered]
+
+    def mark(self, hits: np.ndarray, counts: np.ndarray | bool = True) -> np.ndarray:
+        """int8 [N] for types.Outcome: hits bool [n] as 1 and 0, and -1 for what was not read or does not count."""
+        marks = np.full(len(self.asked), -1, dtype=np.int8)
+        marks[np.searchsorted(self.asked, self.answered)] = np.where(counts, hits, -1)
+        return marks
+
+
+def observers_model(panel_digest: str) -> Model:
+    """What stands for all observers from files among the models of a run; their rows bear their own names."""
+    return Model("observers", panel_digest, None, Preprocessing(0, 0), method="trials")
+
+
+def name_observer(name: str, panel: Panel) -> Model:
+    """An observer from files, or all people together, as a row has it."""
+    method = PEOPLE if name == PEOPLE or is_person(name) else "trials"
+    return Model(name, hash_parts(panel.digest, name), None, Preprocessing(0, 0), method=method)
+
+
+def list_observers(panel: Panel) -> tuple[str, ...]:
+    """Everybody who gets rows: people together where there are any, then each observer."""
+    return ((PEOPLE,) if len(panel.people) else ()) + panel.observers
+
+
+def answers_of(panel: Panel, name: str) -> np.ndarray:
+    """int64 [O, T], the answers of an observer, or of all people."""
+    return panel.answers[panel.people if name == PEOPLE else [panel.observers.index(name)]]
+
+
+def map_outputs(model: Model, stimuli: Stimuli, config: SuiteConfig) -> CategoryMap:
+    """Which outputs of a model belong to each category, known before any head is fitted. Raises InputError where none
+    does, or where a head is needed and there is no role train."""
+    space = label_space_of(model) if model.classify else require_train(model, config).label_space
+    return map_categories(space, stimuli.categories)
+
+
+def decide_images(model: Model, stimuli: Stimuli, config: SuiteConfig) -> Decisions:
+    """Show a model the images of an experiment, and write its answers as model-vs-human does.
+
+    The file is OUT/raw-data/EXPERIMENT/EXPERIMENT_MODEL_session_1.csv.
+
+    Raises:
+        InputError: as map_outputs, or an image that cannot be read or has another size.
+        FloatingPointError: the model's outputs are not finite.
+    """
+    mapped = map_outputs(model, stimuli, config)
+    classifier, head = prepare_classifier(model, config)
+    manifest, preprocessing, geometry = _place_images(stimuli.manifest, model.preprocessing, config.options.geometry)
+    shown = replace(classifier, preprocessing=preprocessing)
+    found = predict(shown, manifest, config=config)
+    protocol = {
+        **head,
+        **mapped.description,
+        "average": "mean",
+        "geometry": geometry,
+        "precision": "bfloat16" if torch.device(config.device).type == "cuda" else "float32",
+        "transform": name_transform(preprocessing, manifest),
+    }
+    answers = decide(found.logits, mapped.members)
+    if process_rank()[0] == 0:
+        file = config.out / "raw-data" / stimuli.experiment / name_trial_file(stimuli.experiment, model.name)
+        write_trial_file(file, make_trial_file(model.name, stimuli, found.index, answers))
+    return Decisions(stimuli, select_rows(stimuli.manifest, config.limit), found.index, answers, protocol)
+
+
+def _place_images(
+    manifest: Manifest, preprocessing: Preprocessing, geometry: str
+) -> tuple[Manifest, Preprocessing, str]:
+    """The data set and the model's geometry under a protocol, and the protocol's name with the sizes there are."""
+    if geometry == "native224":
+        ready = manifest.ready_size or NATIVE_SIZE
+        return replace(manifest, ready_size=ready), preprocessing, f"native{ready}"
+    resize = preprocessing.size * 8 // 7
+    return replace(manifest, ready_size=None), replace(preprocessing, resize=resize), f"resize{resize}"
+
+
+def check_names(model: Model, panel: Panel) -> None:
+    """Raises InputError where a model is called like an observer: nobody could tell their rows apart."""
+    if model.name in (*panel.observers, PEOPLE):
+        raise InputError(
+            "names of models and observers",
+            expected="names that differ",
+            found=f"{model.name} twice",
+            where="--model, --checkpoint and --data trials=",
+            fix="Take its file out of the trials, or rename the checkpoint.",
+        )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One observer beside others, on the same images.
+
+    Args:
+        others: names, one a pair; all "" where people are compared among themselves.
+        of_people: int64, places of the pairs with people.
+        found: metric -> one number a pair; see metrics.consistency.compare_observers.
+    """
+
+    others: tuple[str, ...]
+    of_people: np.ndarray
+    found: Mapping[str, Resampled]
+
+    def list_estimates(self, metrics: Sequence[str]) -> Iterator[tuple[str, Estimate]]:
+        """ "METRIC_people", the mean over people (or pairs of people), where there are any."""
+        for metric in metrics if len(self.of_people) else ():
+            yield f"{metric}_{PEOPLE}", self.found[metric].mean(self.of_people).estimate(UNITS[metric])
+
+    def list_pairs(self, metric: str) -> Iterator[tuple[str, Estimate]]:
+        """ "METRIC/OBSERVER" for each other observer."""
+        for place, other in enumerate(self.others):
+            if other:
+                yield f"{metric}/{other}", self.found[metric].estimate(UNITS[metric], place)
+
+
+def compare_model(decisions: Decisions, panel: Panel, config: SuiteConfig, levels: Sequence[str]) -> Comparison | None:
+    """A model beside everybody, on the images that it answered. Raises InputError as match_images."""
+    places = match_images(panel, decisions.stimuli, decisions.answered)
+    correct = np.concatenate([panel.answers[:, places] == panel.shapes[places], decisions.correct[None]])
+    pairs = [(len(panel.observers), other) for other in range(len(panel.observers))]
+    return _compare(panel, correct, panel.levels[places], pairs, config, levels)
+
+
+def compare_observer(name: str, panel: Panel, config: SuiteConfig, levels: Sequence[str]) -> Comparison | None:
+    """An observer beside all others, or people among themselves; None where there is nobody to compare with."""
+    pairs = list(combinations(panel.people.tolist(), 2))
+    if name != PEOPLE:
+        place = panel.observers.index(name)
+        pairs = [(place, other) for other in range(len(panel.observers)) if other != place]
+    return _compare(panel, panel.answers == panel.shapes, panel.levels, pairs, config, levels)
+
+
+def _compare(
+    panel: Panel,
+    correct: np.ndarray,
+    levels: np.ndarray,
+    pairs: list[tuple[int, int]],
+    config: SuiteConfig,
+    kept: Sequence[str],
+) -> Comparison | None:
+    """Pairs of rows of `correct` [O, n]: the mean over levels, which are different images."""
+    kept = [level for level in kept if (levels == level).any()]
+    if not pairs or not kept:
+        return None
+    parts = [
+        compare_observers(
+            correct[:, levels == level], np.array(pairs), seed=derive_seed(config.seed, panel.experiment, level)
+        )
+        for level in kept
+    ]
+    among_people = len({one for one, _ in pairs}) > 1
+    others = tuple("" if among_people else panel.observers[other] for _, other in pairs)
+    of_people = np.flatnonzero(np.isin([other for _, other in pairs], panel.people))
+    return Comparison(others, of_people, {name: average([part[name] for part in parts]) for name in UNITS})
+
+
+def kept_levels(panel: Panel) -> list[str]:
+    """Levels of distortion that count: all but those that the benchmark leaves out (see stimuli.LEFT_OUT)."""
+    left_out = LEFT_OUT.get(panel.experiment, ())
+    return [level for level in np.unique(panel.levels).tolist() if level not in left_out]
