@@ -45,6 +45,7 @@ class TrainingSettings:
         save_every: epochs between checkpoints; the last epoch is always saved.
         draw_every: epochs between pictures; 0 for none.
         state_minutes: minutes between full training states; one is also saved after every epoch.
+        poly_power: of a polynomial decay in the place of the cosine; None for the cosine.
     """
 
     epochs: int
@@ -58,6 +59,7 @@ class TrainingSettings:
     save_every: int
     draw_every: int
     state_minutes: float
+    poly_power: float | None = None
 
 
 class Task(Protocol):
@@ -162,9 +164,15 @@ def scale_learning_rate(base: float, batch_size: int) -> float:
 def schedule_learning_rate(settings: TrainingSettings, epoch: float) -> float:
     """Learning rate at a fractional epoch: linear warm-up from 0, then half a cosine down to the minimum.
 
-    Source: MAE, official code (per-iteration schedule).
+    With a poly_power it is low + (peak - low) * (1 - epoch / epochs)^power, and during warm-up the rising share of that.
+
+    Source: MAE, official code (per-iteration schedule); mmcv's poly policy. Differs: that warms up from 1e-6 of the
+        rate, not 0.
     """
     peak, low, warmup = settings.learning_rate, settings.min_learning_rate, settings.warmup_epochs
+    if settings.poly_power is not None:
+        rate = low + (peak - low) * (1 - epoch / settings.epochs) ** settings.poly_power
+        return rate * epoch / warmup if epoch < warmup else rate
     if epoch < warmup:
         return peak * epoch / warmup
     part = (epoch - warmup) / max(settings.epochs - warmup, 1e-12)
