@@ -164,7 +164,7 @@ def scale_learning_rate(base: float, batch_size: int) -> float:
 def schedule_learning_rate(settings: TrainingSettings, epoch: float) -> float:
     """Learning rate at a fractional epoch: linear warm-up from 0, then half a cosine down to the minimum.
 
-    With a poly_power it is low + (peak - low) * (1 - epoch / epochs)^power, and during warm-up the rising share of that.
+    With a poly_power it is low + (peak - low) * (1 - epoch / epochs)^power, and a rising share of that during warm-up.
 
     Source: MAE, official code (per-iteration schedule); mmcv's poly policy. Differs: that warms up from 1e-6 of the
         rate, not 0.
