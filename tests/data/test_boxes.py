@@ -148,6 +148,16 @@ def test_images_beside_xml_are_found_and_their_own_size_counts(layout: str, tmp_
     assert [problem.key for problem in found.problems if problem.kind == "no image"] == ["n1/b"]
 
 
+def test_images_beside_a_table_are_found(tmp_path: Path) -> None:
+    table = write_csv(tmp_path / "set.csv", [("i/b.png", 50, 40, 0, 0, 24, 9), ("i/a.png", 50, 40, 25, 10, 49, 39)])
+    write_image(tmp_path / "i/b.png", 25, 20)
+    write_image(tmp_path / "i/a.png", 50, 40)
+    found = open_boxes(str(table))
+    assert found.manifest is not None and found.manifest.keys.tolist() == found.keys.tolist() == ["i/b.png", "i/a.png"]
+    assert all_edges(found) == {"i/b.png": [(0, 0, 12.5, 5)], "i/a.png": [(25, 10, 50, 40)]}
+    assert found.sizes.tolist() == [[20, 25], [40, 50]]
+
+
 @pytest.fixture
 def many_files(tmp_path: Path) -> Path:
     for number in range(600):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,9 @@ from typing import Any
 import numpy as np
 
 from pixmim_eval.data.boxes.box_set import BoxSet, MaskSet, Problem, RawBoxes, check_boxes, leads_out
-from pixmim_eval.data.boxes.images import open_images, read_size
+from pixmim_eval.data.boxes.images import find_images
 from pixmim_eval.data.boxes.outlines import check_outline, decode_outline
 from pixmim_eval.errors import InputError
-from pixmim_eval.progress import progress
 
 
 @dataclass(frozen=True)
@@ -91,12 +89,8 @@ def open_coco(file: Path) -> BoxSet:
         outlines.append(entry.get("segmentation"))
     keys = [about.key for about in images]
     sizes = np.array([(about.height, about.width) for about in images], dtype=np.int64).reshape(-1, 2)
-    root = find_image_folder(file, keys)
-    found, manifest = None, None
-    if root is not None:
-        paths = progress(keys, description=f"reading image sizes of {root.name}", quiet=len(keys) < 10_000)
-        found = np.array([read_size(root / key) for key in paths], dtype=np.int64).reshape(-1, 2)
-        manifest = open_images(file.stem, root, keys, keys, found, problems)
+    found, manifest = find_images(file.stem, image_folders(file), keys, problems)
+    if found is not None:
         sizes = np.where(sizes > 0, sizes, found)
 
     def select(groups: list[np.ndarray]) -> tuple[MaskSet, str]:
@@ -156,15 +150,10 @@ def read_box(entry: dict[str, Any]) -> tuple[float, float, float, float]:
     return (math.nan,) * 4
 
 
-def find_image_folder(file: Path, keys: Sequence[str]) -> Path | None:
-    """Where the images of annotations/instances_val2017.json are: the first of COCO's places that holds the first one
-    of them; None for nowhere."""
-    split = file.stem.rpartition("_")[2]
-    above = file.resolve().parent.parent
-    for folder in (above / "images" / split, above / split, above / "images", file.parent / split, file.parent):
-        if any((folder / key).is_file() for key in keys[:3]):
-            return folder
-    return None
+def image_folders(file: Path) -> list[Path]:
+    """Where the images of annotations/instances_val2017.json may be, likeliest first."""
+    split, above = file.stem.rpartition("_")[2], file.resolve().parent.parent
+    return [above / "images" / split, above / split, above / "images", file.parent / split, file.parent]
 
 
 def _read_images(entries: list[Any], file: Path, problems: list[Problem]) -> dict[int, CocoImage]:

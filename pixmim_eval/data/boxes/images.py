@@ -12,6 +12,7 @@ from PIL import Image
 from pixmim_eval.data.boxes.box_set import Problem
 from pixmim_eval.data.sources.assemble import assemble
 from pixmim_eval.data.sources.folder import FolderSource
+from pixmim_eval.progress import progress
 from pixmim_eval.types import Manifest
 
 
@@ -22,6 +23,23 @@ def read_size(file: bytes | Path) -> tuple[int, int]:
             return image.height, image.width
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return 0, 0
+
+
+def find_images(
+    name: str, folders: Sequence[Path], keys: Sequence[str], problems: list[Problem]
+) -> tuple[np.ndarray | None, Manifest | None]:
+    """Sizes and manifest of images whose keys are their paths, from the first folder that holds one of the first three.
+
+    Returns:
+        sizes: int64 [N, 2] of their headers, 0 where there is none; None where no folder holds them.
+        manifest: see open_images.
+    """
+    root = next((folder for folder in folders if any((folder / key).is_file() for key in keys[:3])), None)
+    if root is None:
+        return None, None
+    paths = progress(keys, description=f"reading image sizes of {name}", unit="image", quiet=len(keys) < 10_000)
+    sizes = np.array([read_size(root / key) for key in paths], dtype=np.int64).reshape(-1, 2)
+    return sizes, open_images(name, root, keys, keys, sizes, problems)
 
 
 def open_images(

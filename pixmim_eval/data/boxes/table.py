@@ -11,7 +11,7 @@ import pyarrow
 import pyarrow.parquet
 
 from pixmim_eval.data.boxes.box_set import BoxSet, Problem, RawBoxes, check_boxes, leads_out
-from pixmim_eval.data.boxes.images import read_size
+from pixmim_eval.data.boxes.images import find_images, read_size
 from pixmim_eval.data.sources import open_manifest
 from pixmim_eval.data.sources.parquet import ParquetSource
 from pixmim_eval.errors import InputError
@@ -26,7 +26,8 @@ def open_csv(file: Path) -> BoxSet:
     """A CSV file with the columns image, width, height, x_min, y_min, x_max, y_max, in any order; others are ignored.
 
     Pixels are counted from 0, and x_max and y_max are the last column and row of the box, as in ILSVRC: the box covers
-    [x_min, x_max + 1). A row whose four coordinates are empty says that the image has no box.
+    [x_min, x_max + 1). A row whose four coordinates are empty says that the image has no box. Where the images lie
+    below the folder of the table, their own sizes count.
 
     Raises:
         InputError: columns missing, a damaged file, coordinates relative to the image, or no box left.
@@ -96,7 +97,11 @@ def _open_rows(table: pd.DataFrame, file: Path) -> BoxSet:
     sizes = _agree_sizes(image, len(keys), sides)
     edges = corners[has_box] + np.array([0.0, 0.0, 1.0, 1.0])
     name = file.name.split(".")[0]
-    return check_boxes(RawBoxes(name, str(file), list(keys), sizes, image[has_box].astype(np.int64), edges, problems))
+    found, manifest = find_images(name, [file.parent], list(keys), problems)
+    rows = image[has_box].astype(np.int64)
+    return check_boxes(
+        RawBoxes(name, str(file), list(keys), sizes, rows, edges, problems, found=found, manifest=manifest)
+    )
 
 
 def _read_numbers(table: pd.DataFrame, columns: tuple[str, ...]) -> np.ndarray:
