@@ -41,3 +41,16 @@ def answer_top1(logits: np.ndarray, classes: np.ndarray | None = None) -> tuple[
     best = part.argmax(axis=1)
     probability = 1 / np.exp(part - part.max(axis=1, keepdims=True)).sum(axis=1)
     return best if classes is None else classes[best], probability
+
+
+def rank_labels(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """How many classes go before the right one, int64 [N]: 0 where the answer is right, below 5 where top-5 is.
+
+    Args:
+        logits: [N, K] numbers without NaN; of equal ones the first goes before, as in answer_top1.
+        labels: int64 [N] in 0…K-1.
+    """
+    own = np.take_along_axis(logits, labels[:, None], axis=1)
+    earlier = np.arange(logits.shape[1]) < labels[:, None]
+    ranks: np.ndarray = ((logits > own) | ((logits == own) & earlier)).sum(axis=1)
+    return ranks

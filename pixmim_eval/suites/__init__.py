@@ -21,6 +21,7 @@ from pixmim_eval.types import FileSet, Manifest, Model, Outcome, SuiteConfig
 
 SUITES: dict[str, str] = {  # name -> import path; found by name, as a suite may live in a package above this one
     "robustness": "pixmim_eval.suites.robustness:Robustness",
+    "linear_probe": "pixmim_eval.suites.linear_probe:LinearProbe",
     "knn": "pixmim_eval.suites.knn:Knn",
     "few_shot": "pixmim_eval.suites.few_shot:FewShot",
     "shape_bias": "pixmim_eval.suites.shape_bias:ShapeBias",

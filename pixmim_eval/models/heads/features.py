@@ -47,7 +47,9 @@ class Features:
         """float32 [len(rows), D] of these rows of the stored arrays."""
         values = np.concatenate([part[rows] for part in self.parts], axis=1, dtype=np.float32)
         chunk = torch.from_numpy(values).to(self.device)
-        return chunk if self.mean is None else chunk.sub_(self.mean).div_(self.scale)
+        if self.mean is None or self.scale is None:
+            return chunk
+        return chunk.sub_(self.mean).div_(self.scale)
 
     def load(self) -> Tensor | Features:
         """The same numbers, as a tensor where there is room to keep it; else self."""
