@@ -18,8 +18,8 @@ LAYERS = (
     {"data", "corruptions", "metrics", "models", "results"},
     {"training", "extract"},
     {"transfer"},
-    {"suites"},
-    {"arguments", "run"},
+    {"adapters", "suites"},
+    {"arguments", "follow", "tasks", "run"},
 )
 LAYER_OF = {part: number for number, parts in enumerate(LAYERS) for part in parts}
 PRETRAIN_MAY_USE = LAYERS[0] | {"data", "models", "training", "results"}

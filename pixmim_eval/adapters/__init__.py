@@ -1,0 +1,1 @@
+"""Our checkpoints inside other people's tools, where those are installed."""
