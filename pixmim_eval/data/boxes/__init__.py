@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pixmim_eval.data.boxes.box_set import KINDS, BoxSet, MaskSet, Problem, summarise_problems
+from pixmim_eval.data.boxes.box_set import BoxSet, MaskSet
 from pixmim_eval.data.boxes.builtin import open_builtin
 from pixmim_eval.data.boxes.coco import open_coco
 from pixmim_eval.data.boxes.ilsvrc_xml import open_xml
 from pixmim_eval.data.boxes.table import open_csv, open_parquet_boxes
 from pixmim_eval.data.boxes.wsol import open_wsol
+from pixmim_eval.data.problems import KINDS, Problem, summarise_problems
 from pixmim_eval.data.sources.patterns import find_files
 from pixmim_eval.errors import InputError
 

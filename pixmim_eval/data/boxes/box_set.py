@@ -3,52 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
+from pixmim_eval.data.problems import Problem, summarise_problems
 from pixmim_eval.errors import InputError
 from pixmim_eval.types import ImageSource, Manifest
 
-KINDS = {
-    "clipped": "boxes beyond their image (clipped)",
-    "outside": "boxes wholly outside their image (dropped)",
-    "empty": "boxes that are empty or inverted (dropped)",
-    "not finite": "boxes with coordinates that are missing or no finite number (dropped)",
-    "resolution": "images whose boxes are of another resolution (their boxes dropped)",
-    "rescaled": "images of another size than stated, of the same proportions (boxes rescaled)",
-    "duplicate": "boxes that stand there twice (kept)",
-    "no box": "images without a box",
-    "no size": "images without one valid size (dropped)",
-    "no entry": "annotations of images that are not listed (dropped)",
-    "no image": "images that are listed but not there",
-    "crowd": "annotations of crowds (left out)",
-    "mask": "objects with a damaged mask (dropped)",
-    "broken": "entries that cannot be read (dropped)",
-    "path": "names that lead out of the data set (dropped)",
-}
-"""What can be wrong with a set of boxes, and what is done about it."""
-
 _SLACK_SHARE, _SLACK_PIXELS = 0.05, 2.0  # how far beyond the image a box may be drawn, and still be of that image
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing that was wrong.
-
-    Args:
-        kind: one of KINDS.
-        key: of the image or file.
-        detail: what was found.
-    """
-
-    kind: str
-    key: str
-    detail: str
 
 
 class MaskSet(Protocol):
@@ -120,22 +85,6 @@ class RawBoxes:
     found: np.ndarray | None = None
     masks: Callable[[list[np.ndarray]], tuple[MaskSet, str]] | None = None
     manifest: Manifest | None = None
-
-
-def summarise_problems(problems: Iterable[Problem]) -> str:
-    """One line: how many of each kind, most frequent first, with an example. Empty where there are none."""
-    problems = list(problems)
-    first = {problem.kind: problem for problem in reversed(problems)}
-    counts = Counter(problem.kind for problem in problems)
-    return "; ".join(
-        f"{count:,} {KINDS[kind]}, e.g. {first[kind].key}" + (f" ({first[kind].detail})" if first[kind].detail else "")
-        for kind, count in counts.most_common()
-    )
-
-
-def leads_out(name: str) -> bool:
-    """Whether a name from a file is absolute or climbs above its folder: it must never become a path."""
-    return bool(re.match(r"[\\/]|[A-Za-z]:", name)) or "\0" in name or ".." in re.split(r"[\\/]", name)
 
 
 def check_boxes(raw: RawBoxes) -> BoxSet:

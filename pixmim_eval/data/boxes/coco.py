@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from pixmim_eval.data.boxes.box_set import BoxSet, MaskSet, Problem, RawBoxes, check_boxes, leads_out
+from pixmim_eval.data.boxes.box_set import BoxSet, MaskSet, RawBoxes, check_boxes
 from pixmim_eval.data.boxes.images import find_images
 from pixmim_eval.data.boxes.outlines import check_outline, decode_outline
+from pixmim_eval.data.problems import Problem, leads_out
 from pixmim_eval.errors import InputError
 
 

@@ -24,8 +24,9 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
-from pixmim_eval.data.boxes.box_set import BoxSet, Problem, RawBoxes, check_boxes, leads_out
+from pixmim_eval.data.boxes.box_set import BoxSet, RawBoxes, check_boxes
 from pixmim_eval.data.boxes.images import open_images, read_size
+from pixmim_eval.data.problems import Problem, leads_out
 from pixmim_eval.data.sources.patterns import SPLITS
 from pixmim_eval.errors import InputError
 from pixmim_eval.files import cache_dir, replace_atomically

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pixmim_eval.data.boxes.box_set import Problem
+from pixmim_eval.data.problems import Problem
 from pixmim_eval.data.sources.assemble import assemble
 from pixmim_eval.data.sources.folder import FolderSource
 from pixmim_eval.progress import progress

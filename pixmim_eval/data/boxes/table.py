@@ -10,8 +10,9 @@ import pandas as pd
 import pyarrow
 import pyarrow.parquet
 
-from pixmim_eval.data.boxes.box_set import BoxSet, Problem, RawBoxes, check_boxes, leads_out
+from pixmim_eval.data.boxes.box_set import BoxSet, RawBoxes, check_boxes
 from pixmim_eval.data.boxes.images import find_images, read_size
+from pixmim_eval.data.problems import Problem, leads_out
 from pixmim_eval.data.sources import open_manifest
 from pixmim_eval.data.sources.parquet import ParquetSource
 from pixmim_eval.errors import InputError

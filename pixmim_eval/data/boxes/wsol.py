@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pixmim_eval.data.boxes.box_set import BoxSet, Problem, RawBoxes, check_boxes, leads_out
+from pixmim_eval.data.boxes.box_set import BoxSet, RawBoxes, check_boxes
+from pixmim_eval.data.problems import Problem, leads_out
 from pixmim_eval.errors import InputError
 
 
