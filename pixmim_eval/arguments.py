@@ -26,13 +26,20 @@ def parse_suite(words: Sequence[str], find_options: Callable[[str], type[Any] | 
         "python -m pixmim_eval.run export --help",
     )
     parser.add_argument("--suite", required=True, metavar="NAME", help="what to measure, e.g. robustness")
-    parser.add_argument(
+    files = parser.add_mutually_exclusive_group()
+    files.add_argument(
         "--checkpoint",
         nargs="+",
         action="extend",
         default=[],
         metavar="FILE|GLOB",
         help="pretrained checkpoints; without this and --model, the two small ones that ship with the package",
+    )
+    files.add_argument(
+        "--follow",
+        type=Path,
+        metavar="RUN_DIR",
+        help="every checkpoint of a pretraining run, as pretrain.run writes it there, to the last epoch",
     )
     parser.add_argument(
         "--model",

@@ -12,7 +12,7 @@ import json
 import re
 import zlib
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -132,7 +132,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rows = path / "rows"
-        self._keys = {_key_of(file) for file in self.files()}
+        self._files = {_key_of(file): file for file in self.files()}
 
     def files(self) -> list[Path]:
         """The files of finished conditions, by name."""
@@ -140,7 +140,7 @@ class RunFolder:
 
     def has(self, key: str) -> bool:
         """Whether the condition with this key (see hash_parts) is done."""
-        return key in self._keys
+        return key in self._files
 
     def write(self, key: str, outcome: Outcome) -> Path:
         """Store the outcome of one condition, all of it or nothing, and return its file."""
@@ -154,7 +154,7 @@ class RunFolder:
             "hits": {metric: _encode_hits(hits) for metric, hits in outcome.hits.items()},
         }
         write_atomic(file, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
-        self._keys.add(key)
+        self._files[key] = file
         self._remove_superseded(slug, file, first)
         return file
 
@@ -163,7 +163,17 @@ class RunFolder:
         for file in self.rows.glob(f"{slug}-*.json"):
             if file != kept and _same_measurement(_read_file(file)[0], row):
                 file.unlink()
-                self._keys.discard(_key_of(file))
+                self._files.pop(_key_of(file), None)
+
+    def rename_model(self, key: str, name: str) -> None:
+        """Let the rows of a finished condition carry this name of their model."""
+        file = self._files[key]
+        outcome = _read_outcome(file)
+        if all(row.model == name for row in outcome.rows):
+            return
+        written = self.write(key, Outcome([replace(row, model=name) for row in outcome.rows], outcome.hits))
+        if written != file:  # until now both are there, so that no crash loses the rows
+            file.unlink(missing_ok=True)
 
     def read(self, keys: Collection[str] | None = None) -> list[ResultRow]:
         """Stored rows, file by file in order of name: all, or those of some conditions, in the order of their keys.

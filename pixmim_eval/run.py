@@ -6,29 +6,29 @@ and `… export --data PATH --out DIR` writes corrupted images in ImageNet-C's l
 from __future__ import annotations
 
 import argparse
+import glob
 import importlib
 import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pixmim_eval.arguments import DEFAULT_OUT, parse_convert, parse_export, parse_inspect, parse_rows, parse_suite
 from pixmim_eval.errors import InputError
-from pixmim_eval.files import cache_dir
 from pixmim_eval.flags import read_flags
 from pixmim_eval.results import RunFolder, read_rows
 from pixmim_eval.types import Model, ResultRow, SuiteConfig
 
 if TYPE_CHECKING:  # torch takes seconds to import: printing rows and help must not wait for it
+    from pixmim_eval.models.catalog import LazyModels
     from pixmim_eval.suites import EvaluationSuite
 
 DONE, BAD_INPUT, PARTIAL = 0, 2, 4
 DEFAULT_REPORTS = Path("reports")
-_RECOVERABLE = (RuntimeError, FloatingPointError)  # out of memory, a model that gives NaN: other conditions can go on
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,44 +64,91 @@ def print_rows(options: argparse.Namespace) -> int:
 
 def run_suite(options: argparse.Namespace) -> int:
     """Load what the command line names, evaluate it, print a summary and draw the suite's figures and tables."""
-    from pixmim_eval.corruptions import resolve_names
     from pixmim_eval.devices import resolve_device
     from pixmim_eval.extract import process_rank
-    from pixmim_eval.models.catalog import load_models
     from pixmim_eval.suites import load_suite
-    from pixmim_eval.suites.roles import open_data, open_files
+    from pixmim_eval.tasks import Work, do_work, make_plan, print_plan
 
-    suite, names = load_suite(options.suite), resolve_names(options.corruptions)
-    out = options.out or DEFAULT_OUT
+    suite, out, work = load_suite(options.suite), options.out or DEFAULT_OUT, Work()
     with join_processes(resolve_device(options.device)) as device:
         first = process_rank()[0] == 0
-        models = load_models(options.checkpoint, options.model) if suite.takes_models else []
-        for model in models:
-            model.encoder.to(device)
-        heads = "train" in suite.accepts and any(not model.classify for model in models)
-        config = SuiteConfig(
-            data=open_data(options.data, suite, with_train=heads or "train" in suite.needs, corruptions=names),
-            files=open_files(options.data, suite),
-            run=out.resolve().name,
-            out=out,
-            options=suite.options(**read_flags(options, suite.options)) if suite.options else None,
-            **_read_settings(options, device, names),
-        )
-        models += suite.subjects(config)
-        _check_models(models)
-        tasks = plan_tasks(suite, models, config, RunFolder(out))
+        models = load_named(options, suite)
+        config = build_config(options, suite, models, device)
+        models = models + suite.subjects(config)
+        _check_models(models, options)
         if options.dry_run:
+            plan = make_plan(suite, models, config, RunFolder(out))
             if first:
-                print_plan(suite, tasks, config, out)
+                print_plan(plan, suite, config)
             return DONE
-        failures = evaluate(suite, tasks, config, RunFolder(out))
+        following = options.follow if suite.takes_models else None
+        try:
+            for batch in follow_models(following, suite, config, quiet=not first) if following else [models]:
+                fresh = do_work(suite, batch, config, RunFolder(out), work)
+                if following and fresh and first:
+                    print_summary(RunFolder(out).read(fresh))
+        except KeyboardInterrupt:
+            if not following:
+                raise
+            work.failures.append(f"stopped before the last epoch of {following}; the same command goes on")
     if not first:
         return DONE
     reports = DEFAULT_REPORTS if options.out is None else out / "reports"
-    code = report_results(tasks, failures, out, reports)
-    for path in suite.draw(models, config, reports / "figures"):
+    code = report_results(work.keys, work.failures, out, reports)
+    shown = load_named(options, suite) + suite.subjects(config) if following else models
+    for path in suite.draw(shown, config, reports / "figures"):
         print(path)
     return code
+
+
+def load_named(options: argparse.Namespace, suite: EvaluationSuite) -> list[Model] | LazyModels:
+    """The models that the command line names; of a run that is followed, those that are there."""
+    from pixmim_eval.follow import list_checkpoints
+    from pixmim_eval.models.catalog import load_models
+
+    if not suite.takes_models:
+        return []
+    if not options.follow:
+        return load_models(options.checkpoint, options.model)
+    if options.model:
+        raise InputError(
+            "models",
+            expected="--follow alone",
+            found="--model " + " ".join(options.model),
+            where="--follow",
+            fix="Evaluate timm models in a command of their own, with the same --out.",
+        )
+    files = list_checkpoints(options.follow)
+    return load_models([glob.escape(str(file)) for file in files]) if files else []
+
+
+def follow_models(run: Path, suite: EvaluationSuite, config: SuiteConfig, *, quiet: bool) -> Iterator[Sequence[Model]]:
+    """The suite's own subjects, then the checkpoints of a pretraining run, one by one as they come."""
+    from pixmim_eval.follow import wait_for_checkpoints
+    from pixmim_eval.models.catalog import load_models
+
+    yield suite.subjects(config)
+    for file in wait_for_checkpoints(run, quiet=quiet):
+        yield load_models([glob.escape(str(file))])
+
+
+def build_config(
+    options: argparse.Namespace, suite: EvaluationSuite, models: Sequence[Model], device: str
+) -> SuiteConfig:
+    """What the command line gives to a suite; opens the data."""
+    from pixmim_eval.corruptions import resolve_names
+    from pixmim_eval.suites.roles import open_data, open_files
+
+    names, out = resolve_names(options.corruptions), options.out or DEFAULT_OUT
+    heads = "train" in suite.accepts and (bool(options.follow) or any(not model.classify for model in models))
+    return SuiteConfig(
+        data=open_data(options.data, suite, with_train=heads or "train" in suite.needs, corruptions=names),
+        files=open_files(options.data, suite),
+        run=out.resolve().name,
+        out=out,
+        options=suite.options(**read_flags(options, suite.options)) if suite.options else None,
+        **_read_settings(options, device, names),
+    )
 
 
 def find_options(suite: str) -> type[Any] | None:
@@ -154,8 +201,8 @@ def export_images(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _check_models(models: Sequence[Model]) -> None:
-    if not models:
+def _check_models(models: Sequence[Model], options: argparse.Namespace) -> None:
+    if not models and not options.follow:
         raise InputError(
             "models",
             expected="at least one",
@@ -165,10 +212,10 @@ def _check_models(models: Sequence[Model]) -> None:
         )
 
 
-def report_results(tasks: Sequence[Task], failures: Sequence[str], out: Path, reports: Path) -> int:
+def report_results(keys: Sequence[str], failures: Sequence[str], out: Path, reports: Path) -> int:
     """Print a summary of what is stored, draw its figures and tables, and return the exit code."""
     folder = RunFolder(out)
-    print_summary(folder.read([task.key for task in tasks]))
+    print_summary(folder.read(keys))
     print(f"rows: {folder.rows}")
     for failure in failures:
         print(f"failed: {failure}", file=sys.stderr)
@@ -191,83 +238,6 @@ def join_processes(device: str) -> Iterator[str]:
         yield device
     finally:
         torch.distributed.destroy_process_group()
-
-
-@dataclass(frozen=True)
-class Task:
-    """One condition of one model, and whether its rows are stored."""
-
-    model: Model
-    condition: str
-    key: str
-    done: bool
-
-
-def plan_tasks(suite: EvaluationSuite, models: Sequence[Model], config: SuiteConfig, folder: RunFolder) -> list[Task]:
-    """Every condition of every model, condition by condition, so that models share the images in memory."""
-    from pixmim_eval.extract import share
-    from pixmim_eval.suites import compute_key
-
-    pairs = [(model, condition) for condition in suite.conditions(config) for model in models]
-    keys = share([compute_key(suite, model, condition, config) for model, condition in pairs])
-    done = share([folder.has(key) for key in keys])
-    return [Task(*pair, key, known) for pair, key, known in zip(pairs, keys, done, strict=True)]
-
-
-def evaluate(suite: EvaluationSuite, tasks: Sequence[Task], config: SuiteConfig, folder: RunFolder) -> list[str]:
-    """Do the missing tasks, storing the rows of each before the next begins, and return what failed and why.
-
-    Raises:
-        InputError: at the first bad input; what was stored before stays.
-    """
-    from pixmim_eval.extract import process_rank
-    from pixmim_eval.progress import progress
-
-    rank, world_size = process_rank()
-    failures: list[str] = []
-    missing = [task for task in tasks if not task.done]
-    if rank == 0 and len(missing) < len(tasks):
-        print(f"{len(tasks) - len(missing)} of {len(tasks)} conditions are done already", file=sys.stderr)
-    with progress(description=suite.name, total=len(missing), unit="condition", quiet=rank > 0 or not missing) as bar:
-        for task in missing:
-            try:
-                outcome = suite.run(task.model, task.condition, config)
-            except _RECOVERABLE as error:
-                if world_size > 1:  # the other processes wait for this one: torchrun ends them all
-                    raise
-                failures.append(f"{task.condition} of {task.model.name}: {type(error).__name__}: {error}")
-                continue
-            if rank == 0:
-                folder.write(task.key, outcome)
-            bar.update()
-    return failures
-
-
-def print_plan(suite: EvaluationSuite, tasks: Sequence[Task], config: SuiteConfig, out: Path) -> None:
-    """What a run would do: models, data sets, conditions done and missing, room on disk, images through models."""
-    models = {task.model.name: task.model for task in tasks}
-    passes = {
-        (task.model.name, name): images
-        for task in tasks
-        if not task.done
-        for name, images in suite.count_images(task.model, task.condition, config).items()
-    }
-    print(f"suite {suite.name} -> {out}")
-    for model in models.values():
-        classifier = ", own classifier" if model.classify else ", a linear head is fitted"
-        classifier = classifier if "train" in suite.accepts else ""
-        epoch = "unknown" if model.epoch is None else model.epoch
-        print(f"model {model.name}: method {model.method}, epoch {epoch}, weights {model.digest}{classifier}")
-    for role, manifest in config.data.items():
-        print(f"data {role}: {manifest.name}, n = {len(manifest)}, digest {manifest.digest}")
-    missing = [task for task in tasks if not task.done]
-    print(f"conditions: {len(tasks)} = {len(tasks) - len(missing)} done + {len(missing)} missing")
-    for condition in dict.fromkeys(task.condition for task in missing):
-        waiting = [task.model.name for task in missing if task.condition == condition]
-        print(f"missing {condition}: {', '.join(waiting)}")
-    kept = sum(dict(suite.measure_images(model, config) for model in models.values()).values())
-    print(f"disk: {kept / 2**30:.2f} GiB of decoded images in {cache_dir()}, kept for the next run")
-    print(f"forward passes: at most {sum(passes.values())} images (cached outputs are not computed again)")
 
 
 def print_summary(rows: Sequence[ResultRow]) -> None:

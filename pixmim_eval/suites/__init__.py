@@ -24,6 +24,7 @@ SUITES: dict[str, str] = {  # name -> import path; found by name, as a suite may
     "linear_probe": "pixmim_eval.suites.linear_probe:LinearProbe",
     "knn": "pixmim_eval.suites.knn:Knn",
     "few_shot": "pixmim_eval.suites.few_shot:FewShot",
+    "finetune": "pixmim_eval.suites.finetune:Finetune",
     "shape_bias": "pixmim_eval.suites.shape_bias:ShapeBias",
     "model_vs_human": "pixmim_eval.suites.model_vs_human:ModelVsHuman",
     "observers": "pixmim_eval.suites.model_vs_human:Observers",
@@ -105,12 +106,16 @@ def load_suite(name: str) -> EvaluationSuite:
 
 
 def compute_key(suite: EvaluationSuite, model: Model, condition: str, config: SuiteConfig) -> str:
-    """16 hex digits of all that the rows of a condition depend on: where they are equal, the work is done."""
+    """16 hex digits of all that the rows of a condition depend on: where they are equal, the work is done.
+
+    A network's name is not among it: what tells two of them apart depends on which others the command line names.
+    """
+    who = (model.method, model.epoch) if model.encoder is not None else model.name
     roles = sorted(suite.roles(model, condition, config))
     data = tuple((role, *_describe(config.files.get(role) or config.data[role])) for role in roles)
     settings = (config.limit, config.seed, config.on_bad_image, torch.device(config.device).type, digest_code())
     own = suite.settings(model, condition, config)
-    return hash_parts(suite.name, suite.version, model.name, identify_model(model), condition, data, settings, own)
+    return hash_parts(suite.name, suite.version, who, identify_model(model), condition, data, settings, own)
 
 
 def _describe(data: Manifest | FileSet) -> tuple[object, ...]:
