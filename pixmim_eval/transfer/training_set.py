@@ -65,19 +65,6 @@ def select_training_set(train: Manifest, limit: int | None) -> Manifest:
     return chosen
 
 
-def find_absent(labels: np.ndarray, training_set: Manifest) -> tuple[str, ...]:
-    """Classes of these labels (int64, in the training set's label space) without a training image; stderr names them.
-
-    What is scored in them can only be wrong, and that must not go unsaid.
-    """
-    absent = np.setdiff1d(labels, training_set.labels)
-    names = tuple(training_set.label_space.classes[label] for label in absent)
-    if names and process_rank()[0] == 0:
-        text = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-        logger.warning("%d scored classes have no image in %s (%s)", len(names), training_set.name, text)
-    return names
-
-
 @dataclass(frozen=True)
 class Division:
     """How the images of an optimizer step are dealt out.

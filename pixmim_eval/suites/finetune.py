@@ -1,0 +1,138 @@
+"""Fine-tuning: what an encoder reaches when all of it is trained further with labels."""
+
+from __future__ import annotations
+
+from dataclasses import astuple, replace
+
+import numpy as np
+import torch
+
+from pixmim_eval.data.imagenet import map_labels
+from pixmim_eval.data.transforms import name_transform
+from pixmim_eval.extract import predict, select_rows
+from pixmim_eval.results import format_protocol, make_rows
+from pixmim_eval.suites import EvaluationSuite
+from pixmim_eval.suites.frozen_features import name_absent
+from pixmim_eval.suites.scoring import label_space_of, list_readings, rate
+from pixmim_eval.transfer.finetune import finetune
+from pixmim_eval.transfer.recipes import FinetuneOptions, resolve_recipe
+from pixmim_eval.types import FeatureSet, Manifest, Model, Outcome, SuiteConfig
+
+CONDITION = "clean"
+
+
+class Finetune(EvaluationSuite):
+    """The suite `finetune`: the encoder is trained on train with all its layers, and scored on val.
+
+    One condition, "clean". Metrics: "top1" and, of more than five classes, "top5"; with --ema also "top1_ema" and
+    "top5_ema", of the moving average of the weights. Where train has more classes than val, each once over all of them
+    ("top1_fullK") and once over those of val ("top1_maskedk"). The protocol has every setting of the training.
+
+    The state of the training lies in the run's folder, so that a killed run goes on; the fine-tuned weights of a ViT or
+    ConvViT stay there as a checkpoint that every other suite takes.
+    """
+
+    name = "finetune"
+    version = 1
+    needs = ("val", "train")
+    options = FinetuneOptions
+
+    def conditions(self, config: SuiteConfig) -> list[str]:
+        """The only one."""
+        return [CONDITION]
+
+    def roles(self, model: Model, condition: str, config: SuiteConfig) -> tuple[str, ...]:
+        """Scored and training images. Raises InputError where train does not know a class of val."""
+        map_labels(config.data["val"].label_space, config.data["train"].label_space)
+        return self.needs
+
+    def settings(self, model: Model, condition: str, config: SuiteConfig) -> tuple[object, ...]:
+        """The recipe."""
+        return (astuple(replace(resolve_recipe(config.options), micro_batch=0)),)
+
+    def count_images(self, model: Model, condition: str, config: SuiteConfig) -> dict[str, int]:
+        """Forward passes; see EvaluationSuite."""
+        epochs = resolve_recipe(config.options).epochs
+        images = {role: len(select_rows(config.data[role], config.limit)) for role in self.needs}
+        return {"val": images["val"], "train": epochs * images["train"]}
+
+    def run(self, model: Model, condition: str, config: SuiteConfig) -> Outcome:
+        """The rows of the fine-tuned model, and how each image fared.
+
+        Raises:
+            InputError: see transfer.finetune.finetune.
+            NonFiniteLossError: the loss is not finite.
+        """
+        val, train = config.data["val"], config.data["train"]
+        rows = select_rows(val, config.limit)
+        scored = FeatureSet(rows, val.labels[rows], np.empty((len(rows), 0)))
+        absent = name_absent(train.labels[select_rows(train, config.limit)], scored, config)
+        tuned = finetune(model, train, config, resolve_recipe(config.options))
+        hits, skipped = score(tuned.model, val, config)
+        if tuned.average is not None:
+            hits |= {_insert(name, "_ema"): found for name, found in score(tuned.average, val, config)[0].items()}
+        protocol = tuned.protocol | {
+            "label_space": val.label_space.name,
+            "precision": "bfloat16" if torch.device(config.device).type == "cuda" else "float32",
+            "transform": name_transform(model.preprocessing, val),
+        }
+        if absent:
+            protocol["absent_classes"] = str(len(absent))
+        stored = make_rows(
+            model,
+            val,
+            {name: rate(found) for name, found in hits.items()},
+            suite=self.name,
+            condition=condition,
+            protocol=format_protocol(**protocol),
+            config=config,
+            skipped=skipped,
+        )
+        return Outcome(stored, hits)
+
+
+def score(classifier: Model, manifest: Manifest, config: SuiteConfig) -> tuple[dict[str, np.ndarray], int]:
+    """Who was right, and how many images were left out.
+
+    Returns:
+        "top1" and, of more than five answers, "top5" (each with the suffix of scoring.list_readings) -> int8 [N], for
+        every image that was to be scored: 1 right, 0 wrong, -1 left out.
+    """
+    predictions = predict(classifier, manifest, config=config)
+    rows = select_rows(manifest, config.limit)
+    places = np.searchsorted(rows, predictions.index)
+    labels = map_labels(manifest.label_space, label_space_of(classifier))[predictions.labels]
+    hits = {}
+    for suffix, classes in list_readings(classifier, manifest).items():
+        ranks = rank_labels(predictions.logits, labels, classes)
+        answers = predictions.logits.shape[1] if classes is None else len(classes)
+        for count in (1, 5) if answers > 5 else (1,):
+            found = np.full(len(rows), -1, dtype=np.int8)
+            found[places] = ranks < count
+            hits[f"top{count}{suffix}"] = found
+    return hits, predictions.skipped
+
+
+def rank_labels(logits: np.ndarray, labels: np.ndarray, classes: np.ndarray | None = None) -> np.ndarray:
+    """How many answers come before the right one, int64 [N]; of equal logits the first class does.
+
+    Args:
+        logits: float [N, K], finite.
+        labels: int64 [N] in 0…K-1.
+        classes: int64, the outputs that may be the answer, every label among them; None for all.
+    """
+    ranks = np.empty(len(logits), dtype=np.int64)
+    outputs = np.arange(logits.shape[1]) if classes is None else np.sort(classes)
+    for start in range(0, len(logits), 4096):  # they may be mapped from disk
+        part = slice(start, start + 4096)
+        own = np.take_along_axis(logits[part], labels[part, None], axis=1)
+        others = logits[part][:, outputs]
+        ranks[part] = (others > own).sum(axis=1)
+        ranks[part] += ((others == own) & (outputs < labels[part, None])).sum(axis=1)
+    return ranks
+
+
+def _insert(metric: str, word: str) -> str:
+    """ "top1_full1000" with "_ema" is "top1_ema_full1000"."""
+    name, separator, suffix = metric.partition("_")
+    return name + word + separator + suffix
