@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from pixmim_eval.data.boxes.coco import CocoFile, image_folders, read_box, read_coco
+from pixmim_eval.data.boxes.coco import CocoFile, image_folders, is_crowd, read_box, read_coco
 from pixmim_eval.data.boxes.images import read_size
 from pixmim_eval.data.boxes.outlines import check_outline, decode_outline, encode_outline
 from pixmim_eval.data.problems import Problem, summarise_problems
@@ -167,7 +167,7 @@ def open_detection(path: str) -> DetectionSet:
             image=np.array([row for row, *_ in kept], dtype=np.int64),
             boxes=np.array([box for *_, box in kept], dtype=np.float64).reshape(-1, 4),
             labels=np.array([label for _, label, *_ in kept], dtype=np.int64),
-            crowd=np.array([bool(entry.get("iscrowd", 0)) for _, _, entry, _ in kept], dtype=bool),
+            crowd=np.array([is_crowd(entry) for _, _, entry, _ in kept], dtype=bool),
             entries=[_complete_entry(entry, sizes[row], with_masks) for row, _, entry, _ in kept],
             with_masks=with_masks,
             problems=tuple(problems),
@@ -230,7 +230,7 @@ def _complete_entry(entry: dict[str, Any], size: tuple[int, int], with_masks: bo
     if type(area) not in (int, float) or not 0 <= area < np.inf:
         outline = encode_outline(entry["segmentation"], *size) if with_masks else None
         area = entry["bbox"][2] * entry["bbox"][3] if outline is None else float(coco_mask.area(outline))
-    kept = {"bbox": entry["bbox"], "area": area, "iscrowd": int(bool(entry.get("iscrowd", 0)))}
+    kept = {"bbox": entry["bbox"], "area": area, "iscrowd": int(is_crowd(entry))}
     return kept | ({"segmentation": entry["segmentation"]} if with_masks else {})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -29,7 +30,7 @@ KINDS = {
     "crowd": "annotations of crowds (left out)",
     "mask": "objects with a damaged mask (dropped)",
     "broken": "entries that cannot be read (dropped)",
-    "path": "names that lead out of the data set (dropped)",
+    "path": "names that lead out of the data set, or that no file can have (dropped)",
 }
 """What can be wrong with boxes and masks, and what is done about it."""
 
@@ -61,5 +62,9 @@ def summarise_problems(problems: Iterable[Problem]) -> str:
 
 
 def leads_out(name: str) -> bool:
-    """Whether a name from a file is absolute or climbs above its folder: it must never become a path."""
-    return bool(re.match(r"[\\/]|[A-Za-z]:", name)) or "\0" in name or ".." in re.split(r"[\\/]", name)
+    """Whether a name from a file must never become a path: it is absolute, climbs above its folder, or is no name."""
+    try:
+        data = os.fsencode(name)
+    except UnicodeEncodeError:
+        return True
+    return bool(re.match(rb"[\\/]|[A-Za-z]:", data)) or b"\0" in data or b".." in re.split(rb"[\\/]", data)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from pixmim_eval.data.boxes import KINDS, BoxSet, Problem, open_boxes, summarise_problems
@@ -315,6 +316,7 @@ def square(left: float, top: float, side: float) -> list[list[float]]:
         ({"bbox": [0, 0, 9, -2]}, "empty"),
         ({"bbox": [0, 0, 9]}, "not finite"),
         ({"bbox": None}, "not finite"),
+        ({"bbox": [0, 0, 10**400, 9]}, "not finite"),
         ({"bbox": [0, 0, math.nan, 9]}, "not finite"),
         ({"bbox": [90, 70, 12, 9]}, "clipped"),
         ({"segmentation": []}, "mask"),
@@ -324,6 +326,7 @@ def square(left: float, top: float, side: float) -> list[list[float]]:
         ({"segmentation": [[0, 0, 5, "5", 9, 9]]}, "mask"),
         ({"segmentation": [[0, 0, 5, math.inf, 9, 9]]}, "mask"),
         ({"segmentation": square(0, 0, 1e9)}, "mask"),
+        ({"segmentation": square(0, 0, 10**400)}, "mask"),
         ({"segmentation": {"size": [100, 80], "counts": [8000]}}, "mask"),
         ({"segmentation": {"size": [80, 100], "counts": [8001]}}, "mask"),
         ({"segmentation": {"size": [80, 100], "counts": [8010, -10]}}, "mask"),
@@ -353,6 +356,18 @@ def test_what_makes_coco_ambiguous_is_an_error(tmp_path: Path) -> None:
     content["categories"].append({"id": 1, "name": "again"})
     with pytest.raises(InputError, match="twice"):
         open_boxes(str(write_json(tmp_path / "set.json", content)))
+
+
+def test_names_that_no_file_can_have_are_dropped_and_named(tmp_path: Path) -> None:
+    found = open_boxes(str(write_json(tmp_path / "set.json", make_coco([("a\ud800", 100, 80, 0, 0, 9, 9), GOOD]))))
+    assert found.keys.tolist() == ["good"] and kinds(found) == {"path": 1, "no entry": 1}
+
+
+def test_columns_stay_in_place_where_rows_have_more_of_them(tmp_path: Path) -> None:
+    write(tmp_path / "set.csv", f"{','.join(COLUMNS)}\n{','.join(map(str, GOOD))},7,8\n".encode())
+    with pytest.warns(pd.errors.ParserWarning):
+        found = open_boxes(str(tmp_path / "set.csv"))
+    assert found.keys.tolist() == ["good"] and found.boxes.tolist() == [[0, 0, 10, 10]]
 
 
 def test_entries_that_are_no_entries_are_named(tmp_path: Path) -> None:

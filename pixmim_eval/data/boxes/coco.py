@@ -77,7 +77,7 @@ def open_coco(file: Path) -> BoxSet:
     image, edges, outlines = [], [], []
     for entry in content.annotations:
         about = content.images[entry["image_id"]]
-        if entry.get("iscrowd", 0) not in (0, False):
+        if is_crowd(entry):
             problems.append(Problem("crowd", about.key, _name_annotation(entry)))
             continue
         wrong = check_outline(entry.get("segmentation"), about.height, about.width) if with_masks else ""
@@ -146,9 +146,17 @@ def read_box(entry: dict[str, Any]) -> tuple[float, float, float, float]:
     """Left, top, width and height of an annotation; NaN throughout where it has no four numbers."""
     box = entry.get("bbox")
     if isinstance(box, list) and len(box) == 4 and all(type(number) in (int, float) for number in box):
-        left, top, width, height = map(float, box)
-        return left, top, width, height
+        try:
+            left, top, width, height = map(float, box)
+            return left, top, width, height
+        except OverflowError:  # JSON's integers have no limit
+            pass
     return (math.nan,) * 4
+
+
+def is_crowd(entry: dict[str, Any]) -> bool:
+    """Whether an annotation marks an area of many objects: whatever iscrowd states but 0 and nothing."""
+    return entry.get("iscrowd") not in (0, None)
 
 
 def image_folders(file: Path) -> list[Path]:
@@ -175,7 +183,7 @@ def _read_images(entries: list[Any], file: Path, problems: list[Problem]) -> dic
 
 
 def _read_side(value: Any) -> int:
-    return value if type(value) is int and 0 < value < 2**31 else 0
+    return int(value) if type(value) in (int, float) and 0 < value < 2**31 and value == int(value) else 0
 
 
 def _read_categories(entries: Any, file: Path) -> dict[int, str]:

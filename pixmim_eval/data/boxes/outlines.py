@@ -47,7 +47,10 @@ def _check_polygon(polygon: Any, height: int, width: int) -> str:
         return "a polygon of fewer than three corners"
     if not all(type(number) in (int, float) for number in polygon):
         return "a polygon of other things than numbers"
-    across, down = np.array(polygon[::2], dtype=np.float64), np.array(polygon[1::2], dtype=np.float64)
+    try:
+        across, down = np.array(polygon, dtype=np.float64).reshape(-1, 2).T
+    except OverflowError:  # JSON's integers have no limit
+        return "a polygon with corners far from the image"
     near = (np.abs(across - width / 2) <= 1.5 * width).all() and (np.abs(down - height / 2) <= 1.5 * height).all()
     return "" if near else "a polygon with corners far from the image"  # NaN is near nothing
 

@@ -34,7 +34,7 @@ def open_csv(file: Path) -> BoxSet:
         InputError: columns missing, a damaged file, coordinates relative to the image, or no box left.
     """
     try:
-        table = pd.read_csv(file, dtype=str, na_filter=False, encoding="utf-8")
+        table = pd.read_csv(file, dtype=str, na_filter=False, index_col=False, encoding="utf-8")
     except (OSError, EOFError, zlib.error, ValueError) as error:  # ValueError: pandas' parser, and what is not UTF-8
         raise InputError(
             "box table",
