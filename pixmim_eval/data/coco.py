@@ -48,7 +48,7 @@ class DetectionSet:
 
     Args:
         name, digest: as of a Manifest; the digest is of the images and of what is known of them.
-        manifest: the images, without labels.
+        manifest: the images.
         classes: K names; label k means classes[k].
         categories: int64 [K], COCO's number of each class.
         sizes: int64 [N, 2], height and width.

@@ -133,6 +133,9 @@ def test_boxes_that_stand_there_twice_are_kept_and_named(tmp_path: Path) -> None
     found = open_boxes(str(write_csv(tmp_path / "set.csv", [GOOD, other, GOOD, GOOD, ("good", 100, 80, 0, 0, 9, 8)])))
     assert len(found.boxes) == 5 and kinds(found) == {"duplicate": 2}
     assert {problem.key for problem in found.problems} == {"good"}
+    bare = ("bare", 100, 80, "", "", "", "")
+    found = open_boxes(str(write_csv(tmp_path / "as many.csv", [GOOD, GOOD, bare, other])))
+    assert len(found) == len(found.boxes) == 3 and kinds(found) == {"duplicate": 1, "no box": 1}
 
 
 # Names

@@ -158,6 +158,15 @@ def test_images_beside_a_table_are_found(tmp_path: Path) -> None:
     assert found.sizes.tolist() == [[20, 25], [40, 50]]
 
 
+def test_scaling_alone_clips_nothing(tmp_path: Path) -> None:
+    rows = [(f"{size}.png", 3 * size, 3 * size, 0, 0, 3 * size - 1, 3 * size - 1) for size in range(7, 60)]
+    for name, side, *_ in rows:
+        write_image(tmp_path / name, side // 3, side // 3)
+    found = open_boxes(str(write_csv(tmp_path / "set.csv", rows)))
+    assert {problem.kind for problem in found.problems} == {"rescaled"}
+    assert np.array_equal(found.boxes[:, 2:], found.sizes)
+
+
 @pytest.fixture
 def many_files(tmp_path: Path) -> Path:
     for number in range(600):
