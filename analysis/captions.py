@@ -62,7 +62,8 @@ def describe_metric(metric: str) -> str:
 
 def name_metric(metric: str) -> str:
     """Any metric's name for readers, without its unit: "top-1 accuracy", "shape bias", "shape bias: cat"."""
-    return describe_metric(metric) if metric.startswith("top1") else metric.replace("_", " ").replace("/", ": ")
+    name = describe_metric(metric) if metric.startswith("top1") else metric
+    return name.replace("_", " ").replace("/", ": ")
 
 
 def format_value(value: float, unit: str, sign: str = "") -> str:

@@ -18,12 +18,15 @@ from analysis.differences import compare_cells
 from analysis.groups import Group, split_groups
 from analysis.heatmap import MODELS, PAIRS, ROWS, draw_heatmaps
 from analysis.layout import STYLE, wrap_items
+from analysis.shape_bias import ShapeBias, list_shape_bias
+from analysis.shape_bias_figures import draw_against_accuracy, draw_bias
+from analysis.shape_bias_matrix import draw_consistency
 from analysis.spectrum import draw_spectrum
 from analysis.statistics import Robustness, summarise_robustness
 from analysis.subjects import Subject
 from pixmim_eval.results import write_atomic
 
-SUITES = ("robustness", "reconstruction")  # that have figures
+SUITES = ("robustness", "reconstruction")  # that have figures of groups
 
 
 def write_figures(rows: pd.DataFrame, out: Path, *, columns: int = 2) -> list[Path]:
@@ -31,6 +34,7 @@ def write_figures(rows: pd.DataFrame, out: Path, *, columns: int = 2) -> list[Pa
 
     Of the suite robustness these are `robustness`, bars and curves; `robustness-curves`, a panel for each corruption,
     where there are more than six of them; and `robustness-heatmap`. Of reconstruction it is `reconstruction-spectrum`.
+    Of shape_bias: `shape-bias`, `shape-bias-accuracy` where the runs hold accuracies too, and `error-consistency`.
     Other suites have none: their numbers stand in tables, and over epochs in the figures of the command `curves`.
 
     Args:
@@ -43,11 +47,13 @@ def write_figures(rows: pd.DataFrame, out: Path, *, columns: int = 2) -> list[Pa
     """
     written = []
     suites = [suite for suite in SUITES if suite in set(rows["suite"])]
-    for group in (group for suite in suites for group in split_groups(rows, suite)):
-        for name, figures in draw_group(group, columns).items():
+    found = [(group.suffix, draw_group(group, columns)) for suite in suites for group in split_groups(rows, suite)]
+    found += [(bias.suffix, draw_shape_bias(bias, columns)) for bias in list_shape_bias(rows)]
+    for suffix, named in found:
+        for name, figures in named.items():
             for number, figure in enumerate(figures, start=1):
                 part = f"part-{number}" if len(figures) > 1 else ""
-                stem = "-".join(word for word in (name, group.suffix, part, "one-column" * (columns == 1)) if word)
+                stem = "-".join(word for word in (name, suffix, part, "one-column" * (columns == 1)) if word)
                 written += save_figure(figure, out / "figures" / stem)
     return written
 
@@ -68,6 +74,17 @@ def draw_group(group: Group, columns: int) -> dict[str, list[Figure]]:
     if whole.curves:
         figures["robustness-heatmap"] = [*_draw_heatmaps(whole, columns)]
     return figures
+
+
+def draw_shape_bias(bias: ShapeBias, columns: int) -> dict[str, list[Figure]]:
+    """The pages of each figure of one set of cue-conflict images."""
+    pages = split_subjects(bias.subjects, MAX_MODELS) or [range(0)]
+    scattered = [draw_against_accuracy(bias, page, columns=columns) for page in pages]
+    return {
+        "shape-bias": [draw_bias(bias, page, columns=columns) for page in pages] if bias.categories else [],
+        "shape-bias-accuracy": [figure for figure in scattered if figure],
+        "error-consistency": draw_consistency(bias, columns=columns),
+    }
 
 
 def split_pages(group: Group, longest: int) -> list[Group]:

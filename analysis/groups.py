@@ -21,7 +21,8 @@ SUMMARY = "summary"
 # where the corrupted ones are generated, and ImageNet-A is scored on 200 classes. Corrupted conditions share them all.
 DATA_KEYS = frozenset({"frost", "label_space", "parameters", "source", "stored", "transform"})
 # What a fitted head chooses for each model on held-out training images: the procedure is the protocol, not its outcome.
-CHOSEN_KEYS = frozenset({"l2", "pool"})
+CHOSEN_KEYS = (frozenset({"l2", "pool"}), frozenset({"lr", "wd", "pool"}))  # of a logistic fit, of a cached sweep
+OUTCOMES = ("held_out_top1",)  # of the choice; a key of the protocol
 SETTING = ["procedure", "subset", "dataset", "dataset_digest"]
 
 Setting = tuple[str, ...]
@@ -62,18 +63,22 @@ def parse_protocol(protocol: str) -> dict[str, str]:
 
 
 def split_protocol(protocol: str) -> tuple[str, str]:
-    """A protocol less what its head chose, and that.
+    """A protocol less what its head chose, and that; less how many observers a row takes together, too.
 
     "head=probe(l2=1,pool=cls,train=9);pooling=cls" gives "head=probe(train=9)" and "l2=1,pool=cls".
     """
     values = parse_protocol(protocol)
+    values.pop("observers", None)  # of people from files: a person and all of them stand side by side
     match = re.fullmatch(r"([^()]+)\((.*)\)", values.get("head", ""))
     arguments = match[2].split(",") if match else []
-    chosen = [argument for argument in arguments if argument.partition("=")[0] in CHOSEN_KEYS]
+    names = {argument.partition("=")[0] for argument in arguments}
+    keys = CHOSEN_KEYS[1] if match and match[1] == "cached" else CHOSEN_KEYS[0] if "l2" in names else frozenset()
+    chosen = [argument for argument in arguments if argument.partition("=")[0] in keys]
     if match and chosen:
         fixed = [argument for argument in arguments if argument not in chosen]
         values["head"] = f"{match[1]}({','.join(fixed)})" if fixed else match[1]
         values.pop("pooling", None)
+        chosen += [f"{key}={values.pop(key)}" for key in OUTCOMES if key in values]
     return ";".join(f"{key}={value}" for key, value in sorted(values.items())), ",".join(chosen)
 
 

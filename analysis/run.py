@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
             written = write_figures(rows, arguments.out, columns=arguments.columns)
         elif arguments.command == "curves":
             curves = read_curves(rows, arguments.metric, arguments.condition, arguments.over)
-            written = write_curves(curves, arguments.out, columns=arguments.columns)
+            written = write_curves(curves, arguments.out, arguments.condition, columns=arguments.columns)
         else:
             written = write_tables(rows, arguments.out)
     except InputError as error:
@@ -46,20 +46,20 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def write_curves(curves: EpochCurves, out: Path, *, columns: int = 2) -> list[Path]:
+def write_curves(curves: EpochCurves, out: Path, condition: str | None = None, *, columns: int = 2) -> list[Path]:
     """Writes the figure of a metric over epochs, in pages where it has many panels, its values, and its differences.
 
     Args:
         curves: see read_curves.
         out: the reports folder; files go to out/figures and out/tables.
+        condition: the one that was asked for, which ends the files' names; None for none.
         columns: width of the figure, one or two columns of a page.
 
     Returns:
         The files written.
     """
     words = ["curves", curves.suite, curves.metric, *(["by-radius"] if curves.over == "radius" else [])]
-    if curves.common.get("condition") not in (None, "clean", curves.suite):
-        words.append(curves.common["condition"])
+    words += [condition] if condition not in (None, "clean") else []
     stem = re.sub(r"[^A-Za-z0-9_.]+", "-", "-".join(words))
     written = []
     pages = plan_panels(curves, columns)

@@ -12,10 +12,11 @@ from analysis.formats import Cell, Table
 from analysis.groups import Group, split_groups
 from analysis.layout import wrap_items
 from analysis.statistics import describe_subject
+from analysis.subjects import name_subjects
 from pixmim_eval.types import Estimate
 
 APART = ("robustness", "reconstruction")  # the first has tables of its own, the rows of the second are a figure's
-WIDEST = 6  # columns of numbers of one table
+WIDEST, LONGEST = 6, 40  # columns of numbers of one table; models of one that stays on a page
 MISSING = "–"
 
 
@@ -26,19 +27,38 @@ def list_scores(rows: pd.DataFrame) -> list[tuple[str, Group]]:
 
 
 def build_scores(suite: str, group: Group) -> list[Table]:
-    """Models as rows, metrics as columns; numbers of single classes, categories or observers are left to the CSV."""
-    named = {(row.condition, row.metric): row.unit for row in _list_rows(group.rows)}
+    """Models as rows, metrics as columns; numbers of single classes, categories or observers are left to the CSV.
+
+    Conditions of the same models share a table.
+    """
+    rows = group.rows
+    models = {condition: frozenset(part["subject"]) for condition, part in rows.groupby("condition", sort=False)}
+    tables = []
+    for same in dict.fromkeys(models.values()):
+        conditions = [condition for condition, found in models.items() if found == same]
+        tables += _build_part(suite, group, rows[rows["condition"].isin(conditions)])
+    return tables
+
+
+def _build_part(suite: str, group: Group, rows: pd.DataFrame) -> list[Table]:
+    subjects, positions = name_subjects(rows)
+    named = {(row.condition, row.metric): row.unit for row in _list_rows(rows)}
     columns = [key for key in named if "/" not in key[1]] or [*named]
-    conditions = {condition for condition, _ in columns}
+    conditions = {condition for condition, _ in named}
     found = {
-        (row.subject, row.condition, row.metric): Estimate(row.value, row.low, row.high, int(row.n), row.unit)
-        for row in _list_rows(group.rows)
+        (position, row.condition, row.metric): Estimate(row.value, row.low, row.high, int(row.n), row.unit)
+        for position, row in zip(positions, _list_rows(rows), strict=True)
     }
-    notes = _describe(group, sorted(conditions), len(named) - len(columns))
+    notes = [
+        *_describe(group, rows),
+        *(f"{subject.label}: {subject.chosen}." for subject in subjects if subject.chosen),
+    ]
+    if left := len(named) - len(columns):
+        notes.append(f"{left} more metrics, of single parts, stand in the CSV.")
     tables = []
     for part in wrap_items(columns, WIDEST):
         body = []
-        for position, subject in enumerate(group.subjects):
+        for position, subject in enumerate(subjects):
             known = [found.get((position, *column)) for column in part]
             if any(known):
                 counts = list_counts(estimate.n for estimate in known if estimate)
@@ -49,8 +69,9 @@ def build_scores(suite: str, group: Group) -> list[Table]:
             + (" (%)" if named[condition, metric] == "fraction" else "")
             for condition, metric in part
         ]
-        title = f"Suite {suite}, {group.dataset}: value [95 % interval]"
-        tables.append(Table(title, ("model", *head, "n"), tuple(body), "l" + "r" * (len(part) + 1), notes))
+        title = f"Suite {suite}, {', '.join(dict.fromkeys(rows['dataset']))}: value [95 % interval]"
+        sides = "l" + "r" * (len(part) + 1)
+        tables.append(Table(title, ("model", *head, "n"), tuple(body), sides, tuple(notes), long=len(body) > LONGEST))
     return tables
 
 
@@ -68,11 +89,9 @@ def _list_rows(rows: pd.DataFrame) -> list[Any]:
     return list(rows.itertuples())
 
 
-def _describe(group: Group, conditions: list[str], left: int) -> tuple[str, ...]:
-    notes = [f"Condition: {conditions[0]}."] if len(conditions) == 1 else []
-    subsets = {*group.rows["subset"]} - {"all"}
+def _describe(group: Group, rows: pd.DataFrame) -> list[str]:
+    conditions, subsets = {*rows["condition"]}, {*rows["subset"]} - {"all"}
+    notes = [f"Condition: {conditions.pop()}."] if len(conditions) == 1 else []
     notes += [f"Images: {', '.join(sorted(subsets))}."] if subsets else []
     protocol = ", ".join(f"{key}={value}" for key, value in sorted(group.protocol.items()))
-    notes += [f"Protocol: {protocol}."] if protocol else []
-    notes += [f"{subject.label}: {subject.chosen}." for subject in group.subjects if subject.chosen]
-    return (*notes, *([f"{left} more numbers of each model stand in the CSV."] if left else []))
+    return [*notes, f"Protocol: {protocol}."] if protocol else notes

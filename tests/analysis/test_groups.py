@@ -95,6 +95,13 @@ def test_what_a_head_chose_for_a_model_is_not_another_protocol(make_model: Rows,
 
 def test_a_protocol_without_choices_stays_as_it_is() -> None:
     assert split_protocol("head=own;pooling=own") == ("head=own;pooling=own", "")
+    found = split_protocol(
+        "head=cached(sgd,lr=0.1,wd=0,pool=cls,train=9);held_out_top1=0.4of9;pooling=cls;probe=cached"
+    )
+    assert found == ("head=cached(sgd,train=9);probe=cached", "lr=0.1,wd=0,pool=cls,held_out_top1=0.4of9")
+    fixed = "head=mae-90e(lars,lr=6.4,pool=cls);pooling=cls"  # given, not chosen: another is another protocol
+    assert split_protocol(fixed) == (fixed, "")
+    assert split_protocol("observers=10;source=trials") == ("source=trials", "")
     with pytest.raises(InputError, match="key=value"):
         split_protocol("head")
 

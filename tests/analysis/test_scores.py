@@ -68,7 +68,7 @@ def test_cells_say_value_interval_and_count(make_row: Row, as_frame: Callable[..
         ["mae-small", "50.0 [40.0, 60.0]", "0.300 [0.250, 0.375]", "90–100"],
         ["other", "25.0 [20.0, 30.0]", "–", "100"],
     ]
-    assert "1 more numbers of each model stand in the CSV." in table.notes
+    assert "1 more metrics, of single parts, stand in the CSV." in table.notes
 
 
 def test_protocols_are_never_in_one_table(make_row: Row, as_frame: Callable[..., pd.DataFrame]) -> None:
