@@ -10,6 +10,7 @@ import torch
 from pixmim_eval.data.imagenet import map_labels
 from pixmim_eval.data.transforms import name_transform
 from pixmim_eval.extract import predict, select_rows
+from pixmim_eval.metrics.accuracy import rank_labels
 from pixmim_eval.results import format_protocol, make_rows
 from pixmim_eval.suites import EvaluationSuite
 from pixmim_eval.suites.frozen_features import name_absent
@@ -19,6 +20,7 @@ from pixmim_eval.transfer.recipes import FinetuneOptions, resolve_recipe
 from pixmim_eval.types import FeatureSet, Manifest, Model, Outcome, SuiteConfig
 
 CONDITION = "clean"
+_CHUNK = 8192  # images at a time, as logits may be mapped from disk
 
 
 class Finetune(EvaluationSuite):
@@ -61,7 +63,7 @@ class Finetune(EvaluationSuite):
 
         Raises:
             InputError: see transfer.finetune.finetune.
-            NonFiniteLossError: the loss is not finite.
+            FloatingPointError: the loss is not finite.
         """
         val, train = config.data["val"], config.data["train"]
         rows = select_rows(val, config.limit)
@@ -100,36 +102,20 @@ def score(classifier: Model, manifest: Manifest, config: SuiteConfig) -> tuple[d
     """
     predictions = predict(classifier, manifest, config=config)
     rows = select_rows(manifest, config.limit)
-    places = np.searchsorted(rows, predictions.index)
-    labels = map_labels(manifest.label_space, label_space_of(classifier))[predictions.labels]
+    classes = map_labels(manifest.label_space, label_space_of(classifier))
     hits = {}
-    for suffix, classes in list_readings(classifier, manifest).items():
-        ranks = rank_labels(predictions.logits, labels, classes)
-        answers = predictions.logits.shape[1] if classes is None else len(classes)
+    for suffix, asked in list_readings(classifier, manifest).items():
+        labels = classes[predictions.labels] if asked is None else predictions.labels
+        ranks = [
+            rank_labels(predictions.logits[part] if asked is None else predictions.logits[part][:, asked], labels[part])
+            for part in (slice(start, start + _CHUNK) for start in range(0, len(labels), _CHUNK))
+        ]
+        answers = predictions.logits.shape[1] if asked is None else len(asked)
         for count in (1, 5) if answers > 5 else (1,):
             found = np.full(len(rows), -1, dtype=np.int8)
-            found[places] = ranks < count
+            found[np.searchsorted(rows, predictions.index)] = np.concatenate(ranks) < count
             hits[f"top{count}{suffix}"] = found
     return hits, predictions.skipped
-
-
-def rank_labels(logits: np.ndarray, labels: np.ndarray, classes: np.ndarray | None = None) -> np.ndarray:
-    """How many answers come before the right one, int64 [N]; of equal logits the first class does.
-
-    Args:
-        logits: float [N, K], finite.
-        labels: int64 [N] in 0…K-1.
-        classes: int64, the outputs that may be the answer, every label among them; None for all.
-    """
-    ranks = np.empty(len(logits), dtype=np.int64)
-    outputs = np.arange(logits.shape[1]) if classes is None else np.sort(classes)
-    for start in range(0, len(logits), 4096):  # they may be mapped from disk
-        part = slice(start, start + 4096)
-        own = np.take_along_axis(logits[part], labels[part, None], axis=1)
-        others = logits[part][:, outputs]
-        ranks[part] = (others > own).sum(axis=1)
-        ranks[part] += ((others == own) & (outputs < labels[part, None])).sum(axis=1)
-    return ranks
 
 
 def _insert(metric: str, word: str) -> str:

@@ -14,17 +14,18 @@ from torch import Tensor, nn
 from pixmim_eval.data.crops import RandomResizedCrop
 from pixmim_eval.data.loader import TrainingLoader
 from pixmim_eval.devices import resolve_precision
-from pixmim_eval.extract import digest_code, identify_model, wait_for_all
+from pixmim_eval.extract import digest_code, identify_model
 from pixmim_eval.models.checkpoints import ours
 from pixmim_eval.models.checkpoints.reading import digest_tensors
 from pixmim_eval.models.timm_models import TimmEncoder
 from pixmim_eval.results import hash_parts
 from pixmim_eval.seeds import derive_seed, uniform
-from pixmim_eval.training import ImageTask, TrainingSettings, build_fabric, scale_learning_rate, train
+from pixmim_eval.training import ImageTask, TrainingSettings, build_fabric, scale_learning_rate
 from pixmim_eval.transfer.augmentation import Mixer, RandAugment
 from pixmim_eval.transfer.networks import Groups, TunedClassifier, build_network, group_by_layer
 from pixmim_eval.transfer.paths import CALLS, RowDropPath, place_paths
 from pixmim_eval.transfer.recipes import FinetuneRecipe
+from pixmim_eval.transfer.running import train_in
 from pixmim_eval.transfer.training_set import Division, divide_batch, select_training_set
 from pixmim_eval.types import Batch, Manifest, Model, SuiteConfig
 
@@ -61,7 +62,7 @@ def finetune(model: Model, train_set: Manifest, config: SuiteConfig, recipe: Fin
     Raises:
         InputError: images without labels, a class token asked of an encoder without one, a batch that cannot be dealt
             out, a network without residual branches that is to drop some.
-        NonFiniteLossError: the loss is not finite.
+        FloatingPointError: the loss is not finite.
 
     Source: MAE, official code, main_finetune.py, engine_finetune.py, util/lr_decay.py and FINETUNE.md; ConvMAE's
         likewise.
@@ -80,9 +81,7 @@ def finetune(model: Model, train_set: Manifest, config: SuiteConfig, recipe: Fin
     )
     task = FineTuning(model, chosen, config, recipe, division, fabric)
     directory = config.out / "training" / f"finetune-{_compute_key(model, chosen, config, recipe, division)}"
-    directory.mkdir(parents=True, exist_ok=True)
-    train(fabric, task, _build_settings(recipe, division, config.seed), directory)
-    wait_for_all()
+    train_in(directory, fabric, task, _build_settings(recipe, division, config.seed))
     average = task.learner.average
     return Finetuned(
         _make_model(task.learner.network, model, chosen),

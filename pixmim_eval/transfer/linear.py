@@ -20,7 +20,8 @@ from pixmim_eval.extract.processes import MODEL_VALUES, split_over_threads
 from pixmim_eval.models.heads import LinearHead
 from pixmim_eval.results import hash_parts
 from pixmim_eval.seeds import derive_seed
-from pixmim_eval.training import ImageTask, TrainingSettings, build_fabric, scale_learning_rate, train
+from pixmim_eval.training import ImageTask, TrainingSettings, build_fabric, scale_learning_rate
+from pixmim_eval.transfer.running import train_in
 from pixmim_eval.transfer.training_set import Division, divide_batch, select_training_set
 from pixmim_eval.types import Batch, Manifest, Model, SuiteConfig
 
@@ -70,8 +71,7 @@ def train_linear_probe(
     Raises:
         InputError: images without labels, a class token asked of an encoder without one, a batch that cannot be dealt
             out.
-        FloatingPointError: features are not finite.
-        NonFiniteLossError: the loss is not.
+        FloatingPointError: features, or the loss, are not finite.
 
     Source: MAE, official code, main_linprobe.py, util/lars.py, util/crop.py and FINETUNE.md: LARS with momentum 0.9,
         base lr 0.1, no weight decay, batch 16,384, 90 epochs, 10 of warm-up, cosine to 0; the single-try crop and
@@ -112,9 +112,7 @@ def train_linear_probe(
     work = (chosen.digest, chosen.label_space, astuple(options), pooling, division.batch, division.group)
     of_run = (config.seed, config.on_bad_image, fabric.device.type, digest_code())
     key = hash_parts(PROTOCOL, VERSION, bare, *work, *of_run)
-    directory = config.out / "training" / f"linear-probe-{key}"
-    directory.mkdir(parents=True, exist_ok=True)
-    train(fabric, task, settings, directory)
+    train_in(config.out / "training" / f"linear-probe-{key}", fabric, task, settings)
     return share(task.build_head()).to(config.device), describe_probe(chosen, options, division, pooling)
 
 

@@ -17,7 +17,7 @@ from pixmim_eval.metrics.intervals import wilson
 from pixmim_eval.models import catalog
 from pixmim_eval.results import read_rows
 from pixmim_eval.run import main
-from pixmim_eval.suites.finetune import Finetune, rank_labels
+from pixmim_eval.suites.finetune import Finetune
 from pixmim_eval.transfer.finetune import finetune
 from pixmim_eval.transfer.recipes import FinetuneOptions, resolve_recipe
 from pixmim_eval.types import LabelSpace, SuiteConfig
@@ -43,17 +43,6 @@ def one_thread_and_an_empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def make_config(tmp_path: Path, **options: object) -> SuiteConfig:
     data = {"val": make_manifest(30, seed=1, space=SEVEN), "train": make_manifest(42, seed=2, space=SEVEN)}
     return SuiteConfig(data=data, workers=0, out=tmp_path / "run", options=FinetuneOptions(**{**FLAGS, **options}))
-
-
-def test_ranks_are_places_in_the_sorted_answers() -> None:
-    generator = np.random.default_rng(0)
-    logits = generator.integers(0, 4, (5000, 9)).astype(np.float32)  # with ties: the first class counts as higher
-    labels, some = generator.integers(0, 3, 5000) * 3, np.array([6, 0, 3, 8])
-    for classes in (None, some):
-        order = np.argsort(-logits, axis=1, kind="stable")
-        lists = [[k for k in row if classes is None or k in classes] for row in order]
-        wanted = [row.index(label) for row, label in zip(lists, labels, strict=True)]
-        assert rank_labels(logits, labels, classes).tolist() == wanted
 
 
 def test_rows_count_the_answers_of_the_tuned_weights_and_of_their_average(tmp_path: Path) -> None:

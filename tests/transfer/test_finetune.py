@@ -290,6 +290,11 @@ def test_tuned_weights_are_left_as_a_checkpoint_that_classifies_alike(
         np.testing.assert_allclose(sets[0].logits, sets[1].logits, atol=1e-6)
 
 
+def test_a_loss_that_is_not_finite_fails_this_model_alone(config: SuiteConfig) -> None:
+    with pytest.raises(FloatingPointError, match="loss: expected a finite number"):
+        finetune(make_vit(), make_manifest(40), config, replace(FULL, base_lr=1e30, warmup_epochs=0.0))
+
+
 def test_a_batch_is_whole_groups_on_every_process() -> None:
     exact = divide_batch(1024, 10**6, group=32, processes=8, at_once=128)
     assert (exact.batch, exact.group, exact.accumulate, exact.split) == (1024, 32, 1, False)
