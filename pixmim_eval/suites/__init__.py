@@ -25,9 +25,11 @@ SUITES: dict[str, str] = {  # name -> import path; found by name, as a suite may
     "knn": "pixmim_eval.suites.knn:Knn",
     "few_shot": "pixmim_eval.suites.few_shot:FewShot",
     "finetune": "pixmim_eval.suites.finetune:Finetune",
+    "segmentation": "pixmim_eval.suites.segmentation:Segmentation",
     "shape_bias": "pixmim_eval.suites.shape_bias:ShapeBias",
     "model_vs_human": "pixmim_eval.suites.model_vs_human:ModelVsHuman",
     "observers": "pixmim_eval.suites.model_vs_human:Observers",
+    "foreground": "pixmim_eval.suites.foreground:ForegroundSuite",
     "reconstruction": "pretrain.reconstruction:ReconstructionSuite",
 }
 

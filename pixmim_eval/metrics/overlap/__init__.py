@@ -8,7 +8,7 @@ overlap is a sum of products (expectation.py). Crops that were drawn are measure
 
 from __future__ import annotations
 
-from pixmim_eval.metrics.overlap.drawn import count_visible, measure_crops, measure_patches
+from pixmim_eval.metrics.overlap.drawn import count_visible, measure_crops, measure_patches, measure_pixels
 from pixmim_eval.metrics.overlap.expectation import Expected, expect_pixels, expect_rectangles
 from pixmim_eval.metrics.overlap.laws import CenterCropLaw, CropLaw, Nodes, RandomResizedCropLaw, SimpleResizedCropLaw
 from pixmim_eval.metrics.overlap.quantiles import quantile_intervals
@@ -27,6 +27,7 @@ __all__ = [
     "expect_rectangles",
     "measure_crops",
     "measure_patches",
+    "measure_pixels",
     "quantile_intervals",
     "sum_by_image",
     "unite",

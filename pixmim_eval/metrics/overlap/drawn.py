@@ -81,3 +81,30 @@ def count_visible(covered: np.ndarray, noise: np.ndarray, ratio: float) -> np.nd
     keep = int(units * units * (1 - ratio))
     order = np.argsort(noise.reshape(images, draws, -1), axis=-1, kind="stable")[..., :keep]
     return np.asarray(np.take_along_axis(by_unit, order, axis=-1).sum(axis=-1))
+
+
+def measure_pixels(mask: np.ndarray, crops: np.ndarray, grid: int = 1) -> np.ndarray:
+    """Area of an object, given by its pixels, in each patch of each crop of its image.
+
+    Args:
+        mask: bool [H, W].
+        crops: float64 [D, 4], as in measure_crops.
+        grid: patches across, and down, a crop.
+
+    Returns:
+        float64 [D, grid, grid], pixels.
+    """
+    below = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1))  # [y, x]: pixels above y and left of x
+    np.cumsum(np.cumsum(mask, axis=0), axis=1, out=below[1:, 1:])
+    steps = np.arange(grid + 1) / grid
+    lines = [np.clip(crops[:, axis, None] + crops[:, axis + 2, None] * steps, 0, mask.shape[axis]) for axis in (0, 1)]
+    whole = [
+        np.minimum(np.floor(line), side - 1).astype(np.int64) for line, side in zip(lines, mask.shape, strict=True)
+    ]
+    (down, across), (row, column) = (line - place for line, place in zip(lines, whole, strict=True)), whole
+    down, across = down[:, :, None], across[:, None, :]
+    row, column = row[:, :, None], column[:, None, :]
+    upper = below[row, column] * (1 - across) + below[row, column + 1] * across
+    lower = below[row + 1, column] * (1 - across) + below[row + 1, column + 1] * across
+    counted = upper * (1 - down) + lower * down  # exact: inside a pixel the sum is linear in both
+    return np.asarray(np.diff(np.diff(counted, axis=1), axis=2))

@@ -86,7 +86,10 @@ class Nodes:
 class CropLaw(Protocol):
     """A distribution of crops."""
 
-    padding: int  # pixels of a reflected border, after the resize
+    @property
+    def padding(self) -> int:
+        """Pixels of a reflected border, after the resize."""
+        ...
 
     def nodes(self, sizes: np.ndarray) -> Nodes:
         """The law for image sizes int64 [S, 2] (height, width)."""

@@ -90,8 +90,8 @@ def _cut(boxes: np.ndarray, taken: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     difference = np.zeros((groups, 2 * count + 1, 2 * count + 1), dtype=np.int32)
     group, box = np.nonzero(taken)
     corners = [_find_lines(lines[edge % 2][group], boxes[group, box, edge]) for edge in range(4)]
-    for down, across, sign in ((0, 1, 1), (0, 3, -1), (2, 1, -1), (2, 3, 1)):
-        np.add.at(difference, (group, corners[down], corners[across]), sign)
+    for row, column, sign in ((0, 1, 1), (0, 3, -1), (2, 1, -1), (2, 3, 1)):
+        np.add.at(difference, (group, corners[row], corners[column]), sign)
     covered = difference.cumsum(axis=1).cumsum(axis=2) > 0  # [G, 2k + 1, 2k + 1]: slab by slab
     before, after = np.zeros_like(covered), np.zeros_like(covered)
     before[:, :, 1:], after[:, :, :-1] = covered[:, :, :-1], covered[:, :, 1:]

@@ -1,0 +1,190 @@
+"""Foreground overlap from the command line: the numbers of known boxes, every definition, every bad option."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms import v2
+
+from pixmim_eval.data.boxes import BoxSet, open_boxes
+from pixmim_eval.errors import InputError
+from pixmim_eval.results import read_rows
+from pixmim_eval.run import main
+from pixmim_eval.suites import load_suite
+from pixmim_eval.suites.crop_names import ReportedCrop, read_crop, sample_boxes
+from pixmim_eval.suites.foreground import ForegroundOptions, ForegroundSuite
+from pixmim_eval.types import ResultRow, SuiteConfig
+from tests.references.overlap import paint
+
+padded = v2.RandomCrop(40, padding=(3, 5))
+single = v2.RandomResizedCrop(32, scale=(0.3, 0.8), ratio=(0.5, 1.5))
+blurred = v2.GaussianBlur(3)
+
+SIZE = (80, 100)
+# Two overlapping boxes; one small and two that are apart; one whole image; none.
+BOXES = {
+    "a": [(10, 20, 60, 70), (40, 50, 70, 95)],
+    "b": [(0, 0, 8, 10), (20, 30, 50, 40), (60, 70, 80, 100)],
+    "c": [(0, 0, 80, 100)],
+    "d": [],
+}
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """BOXES as a file: top, left, bottom, right, of which the file has the last pixel."""
+    path = tmp_path / "known.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("image", "width", "height", "x_min", "y_min", "x_max", "y_max"))
+        for name, boxes in BOXES.items():
+            for top, left, bottom, right in boxes:
+                writer.writerow((name, SIZE[1], SIZE[0], left, top, right - 1, bottom - 1))
+            if not boxes:
+                writer.writerow((name, SIZE[1], SIZE[0], "", "", "", ""))
+    return path
+
+
+@pytest.fixture
+def known(table: Path) -> BoxSet:
+    return replace(open_boxes(str(table)), problems=())
+
+
+def measure(boxes: BoxSet, crop: str, limit: int | None = None, **options: object) -> dict[str, ResultRow]:
+    chosen = ForegroundOptions(crops=(crop,), **options)  # type: ignore[arg-type]
+    config = SuiteConfig(data={}, files={"boxes": boxes}, options=chosen, limit=limit)
+    suite = ForegroundSuite()
+    (model,) = suite.subjects(config)
+    return {row.metric: row for row in suite.run(model, *suite.conditions(config), config).rows}
+
+
+def test_every_definition_is_what_it_says(known: BoxSet) -> None:
+    rows = measure(known, "cc-80-48")  # from (16, 26): 48 x 48 of 80 x 100
+    unions, by_box, largest = [], [], []
+    for name in "abc":
+        edges = np.array(BOXES[name])
+        union = paint(edges, SIZE) > 0
+        unions.append((union[16:64, 26:74].sum(), union.sum()))
+        alone = [paint(box[None], SIZE) for box in edges]
+        by_box.append([one[16:64, 26:74].sum() / one.sum() for one in alone])
+        largest.append(by_box[-1][int(np.argmax([one.sum() for one in alone]))])
+    kept, whole = np.array(unions).T
+    expected = {
+        "overlap_union": np.mean(kept / whole),
+        "overlap_mean_box": np.mean([np.mean(shares) for shares in by_box]),
+        "overlap_largest": np.mean(largest),
+        "overlap_ratio_of_sums": kept.sum() / whole.sum(),
+        "object_share": np.mean(kept) / 48**2,
+        "overlap_union_drawn": np.mean(kept / whole),
+        "lost": 0,
+        "overlap_union_q50": np.median(kept / whole),
+        "overlap_union_q01": (kept / whole).min(),
+        "overlap_union_q99": (kept / whole).max(),
+    }
+    for metric, value in expected.items():
+        assert rows[metric].value == pytest.approx(value, rel=1e-12), metric
+        assert rows[metric].n == 3
+        assert rows[metric].skipped == 1
+    for metric in ("overlap_union", "overlap_mean_box", "overlap_largest", "overlap_ratio_of_sums"):
+        assert rows[f"{metric}_masked75"].value == pytest.approx(rows[metric].value / 4)
+    assert rows["overlap_union"].low < rows["overlap_union"].value < rows["overlap_union"].high
+
+
+def test_measured_in_patches_a_mask_leaves_its_share_of_what_the_crop_keeps(known: BoxSet) -> None:
+    rows = measure(known, "cc-80-48", draws=2000, size=64, patch=8, mask_unit=2, mask_ratio=0.75)
+    assert rows["overlap_union_patches75"].value == pytest.approx(rows["overlap_union_masked75"].value, abs=0.004)
+    assert "masked=0.75-of-4x4" in rows["overlap_union"].protocol
+    narrow = measure(known, "cc-80-48", draws=400, size=64, patch=8, mask_ratio=0.6)
+    kept = 25 / 64  # int(64 x 0.4) of 64 patches
+    assert narrow["overlap_union_masked60"].value == pytest.approx(kept * narrow["overlap_union"].value)
+    assert narrow["overlap_union_patches60"].value == pytest.approx(kept * narrow["overlap_union"].value, abs=0.01)
+    spread = [found["overlap_union_patches75_q90"].value for found in (rows, measure(known, "cc-80-48", draws=400))]
+    assert spread[0] > spread[1]  # blocks vary more than patches
+
+
+def test_a_border_counts_only_where_it_is_named(known: BoxSet) -> None:
+    rows, bare = measure(known, "src-12", size=80, patch=16), measure(known, "src-0", size=80, patch=16)
+    assert rows["overlap_union"].value < rows["overlap_union_reflected"].value
+    assert "overlap_union_reflected" not in bare
+
+
+def test_draws_agree_with_expectations_and_do_not_depend_on_which_images_are_measured(known: BoxSet) -> None:
+    for crop in ("rrc-0.2", "rrc-0.3-0.5-0.5-1", "src"):
+        rows = measure(known, crop, draws=1500)
+        assert rows["overlap_union_drawn"].value == pytest.approx(rows["overlap_union"].value, abs=0.015)
+    sizes, named = np.array([SIZE, SIZE, SIZE]), read_crop("rrc-0.2", 32)
+    all_three = sample_boxes(named.crop, sizes, np.arange(3), 2, seed=1)
+    assert np.array_equal(sample_boxes(named.crop, sizes[:1], np.array([2]), 2, seed=1), all_three[2:])
+
+
+def test_the_validation_boxes_have_their_known_overlaps(shared_data: Path) -> None:
+    boxes = replace(open_boxes(str(shared_data / "boxes" / "imagenet_val_boxes.csv.gz")), problems=())
+    known = {"rrc-0.2": 64.6, "rrc-0.08": 56.8, "src": 86.6, "cc-224": 88.8, "cc-256-224": 79.0}
+    for crop, percent in known.items():
+        rows = measure(boxes, crop, limit=8000, draws=1)
+        close = 0.3 + 100 * (rows["overlap_union"].high - rows["overlap_union"].value)
+        assert 100 * rows["overlap_union"].value == pytest.approx(percent, abs=close)
+        assert rows["overlap_union_masked75"].value == pytest.approx(rows["overlap_union"].value / 4)
+
+
+def test_objects_count_by_their_pixels_too() -> None:
+    boxes = open_boxes("builtin:shapes16:val@32")
+    rows = measure(boxes, "cc-32-20", limit=40)
+    assert boxes.masks is not None
+    masks = [boxes.masks.of(row)[0] for row in np.arange(40) * len(boxes) // 40]
+    shares = [mask[6:26, 6:26].sum() / mask.sum() for mask in masks]
+    assert rows["overlap_instances"].value == pytest.approx(np.mean(shares), rel=1e-9)
+    assert rows["object_share_instances"].value == pytest.approx(
+        np.mean([mask[6:26, 6:26].sum() for mask in masks]) / 400, rel=1e-9
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["rrc", "rrc-0", "rrc-0.5-0.2", "rrc-0.2-1-2", "src-x", "cc", "cc-0", "cc-1.5", "crop"]
+)
+def test_names_that_are_no_crop_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match="name of a crop"):
+        read_crop(name, 224)
+
+
+@pytest.mark.parametrize(
+    "options", [{"size": 225}, {"patch": 0}, {"mask_unit": 3}, {"mask_ratio": 1.0}, {"mask_ratio": -0.1}, {"draws": 0}]
+)
+def test_masks_that_do_not_fit_are_refused(options: dict) -> None:
+    with pytest.raises(InputError, match="mask of the crop"):
+        ForegroundOptions(**options)
+
+
+def test_any_transform_that_reports_its_box_is_a_crop(known: BoxSet) -> None:
+    rows = measure(known, f"{__name__}:single", draws=600)
+    law = measure(known, "rrc-0.3-0.8-0.5-1.5", draws=1)
+    assert rows["overlap_union"].value == pytest.approx(law["overlap_union"].value, abs=0.02)
+    assert "expectation=drawn" in rows["overlap_union"].protocol
+    boxes = ReportedCrop(f"{__name__}:padded", 40).sample(
+        torch.full((400,), 60), torch.full((400,), 50), seed=0, index=torch.arange(400)
+    )
+    assert boxes[:, 0].unique().tolist() == list(range(-5, 26))  # 60 + 2 x 5 - 40 = 30 places
+    assert boxes[:, 1].unique().tolist() == list(range(-3, 14))
+    with pytest.raises(InputError, match="reports its box"):
+        measure(known, f"{__name__}:blurred")
+    with pytest.raises(InputError, match="reports its box"):
+        read_crop("no.such.module:crop", 32)
+
+
+def test_the_command_writes_rows_a_picture_and_the_list_of_problems(table: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "run"
+    words = ["--suite", "foreground", "--crops", "src", "cc-224", "--draws", "2", "--out", str(out)]
+    assert main([*words, "--data", f"boxes={table}"]) == 0
+    rows = read_rows(out)
+    assert set(rows["condition"]) == {"src", "cc-224"}
+    assert set(rows["model"]) == {"no-model"}
+    assert "d" in (out / "problems" / "known.csv").read_text()
+    assert "without a box" in capsys.readouterr().err
+    assert main([*words, "--data", "boxes=builtin:shapes16@32", "--limit", "6"]) == 0
+    assert (out / "reports" / "figures" / "foreground.png").stat().st_size > 10_000
+    assert isinstance(load_suite("foreground"), ForegroundSuite)
