@@ -1,4 +1,4 @@
-"""Training for an evaluation: in the folder of the run, where a killed one goes on; what fails leaves others to go on."""
+"""Training for an evaluation: in a folder of the run, where a killed one goes on; what fails lets others go on."""
 
 from __future__ import annotations
 
