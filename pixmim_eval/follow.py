@@ -27,12 +27,11 @@ def list_checkpoints(run: Path) -> list[Path]:
     return [file for _, file in sorted(_find_epochs(run).items())]
 
 
-def wait_for_checkpoints(run: Path, *, poll: float = POLL_SECONDS, quiet: bool = False) -> Iterator[Path]:
+def wait_for_checkpoints(run: Path, *, quiet: bool = False) -> Iterator[Path]:
     """Each checkpoint of a run in order of epoch, once it is there, to that of the last epoch of its recipe.
 
     Args:
         run: see list_checkpoints.
-        poll: seconds between two looks.
         quiet: do not say on stderr what is waited for.
 
     Raises:
@@ -46,7 +45,7 @@ def wait_for_checkpoints(run: Path, *, poll: float = POLL_SECONDS, quiet: bool =
                 text = f"{run}: epoch {done} of {last} is evaluated" if done else f"{run}: no checkpoint yet"
                 print(f"{text}; waiting for the next one (Ctrl-C stops, all rows are stored)", file=sys.stderr)
             waiting = True
-            time.sleep(poll)
+            time.sleep(POLL_SECONDS)
         done = min(new)
         yield new[done]
 

@@ -85,6 +85,22 @@ def test_fifty_thousand_images_take_some_ten_kilobytes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_hits(tmp_path)["hits"][0], hits)
 
 
+def test_rows_get_another_name_of_their_model_and_nothing_else(tmp_path: Path) -> None:
+    hits = np.array([1, 0, -1], dtype=np.int8)
+    folder = RunFolder(tmp_path)
+    old = folder.write("a" * 16, Outcome([make(), make(metric="ece")], {"top1": hits}))
+    before = folder.read()
+    folder.rename_model("a" * 16, "another")
+    again = RunFolder(tmp_path)
+    assert again.read(["a" * 16]) == again.read() == [replace(row, model="another") for row in before]
+    np.testing.assert_array_equal(read_hits(tmp_path)["hits"][0], hits)
+    assert again.has("a" * 16) and not old.exists()
+    (file,) = again.files()
+    written = file.stat().st_mtime_ns
+    folder.rename_model("a" * 16, "another")
+    assert file.stat().st_mtime_ns == written  # nothing to do
+
+
 def test_a_folder_of_rows_alone_has_no_hits(tmp_path: Path) -> None:
     RunFolder(tmp_path).write("a" * 16, Outcome([make()], {}))
     assert read_hits(tmp_path).empty

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import timm
 import torch
 
 from pixmim_eval.errors import InputError
-from pixmim_eval.models.catalog import load_models
+from pixmim_eval.models.catalog import FEW, LazyModels, load_models
 from pixmim_eval.models.checkpoints import ours
 from pixmim_eval.models.timm_models import load_timm
 from pixmim_eval.models.vit import Architecture, VisionTransformer
@@ -55,6 +56,45 @@ def test_runs_in_folders_of_one_name_are_told_apart_by_their_weights(tmp_path: P
     tensors = VisionTransformer(32, TINY).state_dict()
     ours.write(paths[1], tensors, architecture=TINY, image_size=32, method="mae", epoch=5, recipe={})
     assert len({model.name for model in load_models([str(path) for path in paths])}) == 2
+
+
+def test_epochs_that_only_one_run_of_a_method_has_are_told_apart_too(tmp_path: Path) -> None:
+    """A name less its epoch names a run: curves are drawn by it."""
+    paths = [
+        write(tmp_path / run / f"epoch-{e:04d}.safetensors", "mae", e) for run, e in (("a", 5), ("a", 10), ("b", 7))
+    ]
+    paths.append(write(tmp_path / "c" / "epoch-0007.safetensors", "pixmim-mae", 7))
+    names = [model.name for model in load_models([str(path) for path in paths])]
+    assert names == ["mae-5:a/epoch-0005", "mae-10:a/epoch-0010", "mae-7:b/epoch-0007", "pixmim-mae-7"]
+
+
+def test_as_much_of_a_folder_is_named_as_tells_runs_apart(tmp_path: Path) -> None:
+    paths = [write(tmp_path / run / "seed-0" / "epoch-0005.safetensors", "mae", 5) for run in ("slow", "fast")]
+    names = [model.name for model in load_models([str(path) for path in paths])]
+    assert names == ["mae-5:slow/seed-0/epoch-0005", "mae-5:fast/seed-0/epoch-0005"]
+
+
+def test_of_many_models_each_is_loaded_when_it_is_asked_for_under_the_name_it_has_among_all(tmp_path: Path) -> None:
+    for run in ("a", "b"):
+        for epoch in range(1, 1 + FEW):
+            write(tmp_path / run / f"epoch-{epoch:04d}.safetensors", "mae", epoch)
+    models = load_models([f"{tmp_path}/*/*.safetensors"])
+    assert isinstance(models, LazyModels) and len(models) == 2 * FEW
+    assert [model.name for model in models][FEW - 1 : FEW + 1] == [f"mae-{FEW}:a/epoch-000{FEW}", "mae-1:b/epoch-0001"]
+    assert models[0] is not models[0] and models[-1].epoch == FEW
+    assert [model.epoch for model in models[1:3]] == [2, 3]
+    more = models + models[:1]
+    assert len(more) == 2 * FEW + 1 and more[-1] is more[2 * FEW] and more[-1].epoch == 1
+    with pytest.raises(IndexError):
+        more[2 * FEW + 1]
+
+
+def test_weights_of_one_architecture_in_two_folders_have_two_names(tmp_path: Path, weights: Path) -> None:
+    for run in ("a", "b"):
+        (tmp_path / run).mkdir()
+        shutil.copy(weights, tmp_path / run / "last.pth")
+    models = load_models([f"{tmp_path}/*/last.pth"], [CONVOLUTIONAL])
+    assert [model.name for model in models] == [f"{CONVOLUTIONAL}:last:a/last", f"{CONVOLUTIONAL}:last:b/last"]
 
 
 def test_a_glob_without_files_is_an_error(tmp_path: Path) -> None:
