@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.groups import Group, split_groups
+from analysis.groups import Group, split_groups, split_protocol
 from analysis.subjects import Subject, name_subjects
 from pixmim_eval.types import Estimate
 
@@ -18,7 +18,7 @@ SUITES = (SUITE, "observers", "model_vs_human")  # that measure how alike observ
 PEOPLE, TRIALS = "people", "trials"  # methods of observers whose answers are in files: persons, and networks
 POOLED = "people"  # the persons taken together, as a model's name
 KAPPA = "error_consistency/"
-_SETTING = ["suite", "metric", "protocol", "subset", "dataset", "dataset_digest"]
+_SETTING = ["suite", "metric", "procedure", "subset", "dataset", "dataset_digest"]
 # Of the numbers called "clean" of one model, the first suite's whose accuracy most models have.
 _ACCURACIES = ("robustness", "linear_probe", "finetune", "few_shot", "knn")
 
@@ -148,6 +148,7 @@ def _summarise(groups: tuple[Group, ...], suffix: str, rows: pd.DataFrame) -> Sh
 def _find_accuracies(rows: pd.DataFrame, subjects: tuple[Subject, ...]) -> tuple[dict[str, Estimate], str]:
     """Accuracy on ordinary images, all under the one setting that most subjects have; by label, and what it is."""
     clean = rows[(rows["condition"] == "clean") & rows["metric"].str.startswith("top1") & (rows["suite"] != SUITE)]
+    clean = clean.assign(procedure=[split_protocol(protocol)[0] for protocol in clean["protocol"]])
     best: tuple[dict[str, Estimate], str] = ({}, "")
     by_setting: Any = clean.groupby(_SETTING, sort=False)
     settings = [(dict(zip(_SETTING, key, strict=True)), part) for key, part in by_setting]
@@ -162,7 +163,7 @@ def _find_accuracies(rows: pd.DataFrame, subjects: tuple[Subject, ...]) -> tuple
             if len(known) == 1:  # of several runs with different numbers none is the model's
                 found[subject.label] = known.pop()
         if len(found) > len(best[0]):
-            protocol = setting["protocol"].replace(";", ", ")
+            protocol = setting["procedure"].replace(";", ", ")
             best = (found, f"{setting['suite']}/{setting['metric']} on {setting['dataset']} ({protocol})")
     return best
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from analysis.captions import list_counts
 from analysis.layout import (
     INK,
-    LABEL_LINE,
+    LINE,
     MARGIN,
     PAGE_WIDTHS,
     RIGHT,
@@ -94,7 +94,7 @@ def _draw_page(
     tops, cursor = [], TOP + 0.34
     for name in rows:
         tops.append(cursor)
-        cursor += max(CELL, len(lines[name]) * LABEL_LINE + 0.03)
+        cursor += max(CELL, len(lines[name]) * LINE + 0.04)
     canvas = Canvas(width, cursor + BAR + 0.52, _describe(bias, table, rows, heads))
     axes = canvas.add_axes(0, 0, width, cursor)
     axes.set_xlim(0, width)
@@ -103,7 +103,7 @@ def _draw_page(
     edges = [left + sum(widths[:place]) for place in range(len(widths) + 1)]
     for name, head, tail in zip(rows, tops, [*tops[1:], cursor], strict=True):
         axes.text(
-            left - 0.05, (head + tail) / 2, "\n".join(lines[name]), ha="right", va="center", linespacing=0.95, color=INK
+            left - 0.05, (head + tail) / 2, "\n".join(lines[name]), ha="right", va="center", linespacing=1.1, color=INK
         )
         _draw_row(axes, [table.get((name, other)) for other in heads], edges, (head, tail), scale)
     for place, (name, start, end) in enumerate(zip(heads, edges, edges[1:], strict=False)):
