@@ -115,8 +115,8 @@ def test_a_border_counts_only_where_it_is_named(known: BoxSet) -> None:
 
 def test_draws_agree_with_expectations_and_do_not_depend_on_which_images_are_measured(known: BoxSet) -> None:
     for crop in ("rrc-0.2", "rrc-0.3-0.5-0.5-1", "src"):
-        rows = measure(known, crop, draws=1500)
-        assert rows["overlap_union_drawn"].value == pytest.approx(rows["overlap_union"].value, abs=0.015)
+        rows = measure(known, crop, draws=800)
+        assert rows["overlap_union_drawn"].value == pytest.approx(rows["overlap_union"].value, abs=0.02)
     sizes, named = np.array([SIZE, SIZE, SIZE]), read_crop("rrc-0.2", 32)
     all_three = sample_boxes(named.crop, sizes, np.arange(3), 2, seed=1)
     assert np.array_equal(sample_boxes(named.crop, sizes[:1], np.array([2]), 2, seed=1), all_three[2:])
@@ -161,9 +161,9 @@ def test_masks_that_do_not_fit_are_refused(options: dict) -> None:
 
 
 def test_any_transform_that_reports_its_box_is_a_crop(known: BoxSet) -> None:
-    rows = measure(known, f"{__name__}:single", draws=600)
+    rows = measure(known, f"{__name__}:single", draws=250)
     law = measure(known, "rrc-0.3-0.8-0.5-1.5", draws=1)
-    assert rows["overlap_union"].value == pytest.approx(law["overlap_union"].value, abs=0.02)
+    assert rows["overlap_union"].value == pytest.approx(law["overlap_union"].value, abs=0.03)
     assert "expectation=drawn" in rows["overlap_union"].protocol
     boxes = ReportedCrop(f"{__name__}:padded", 40).sample(
         torch.full((400,), 60), torch.full((400,), 50), seed=0, index=torch.arange(400)
