@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -34,6 +33,9 @@ KINDS = {
 }
 """What can be wrong with boxes and masks, and what is done about it."""
 
+# absolute, with "..", or with what no file name has: NUL, and surrogates but those of bytes that are not UTF-8
+_STRAY_NAME = re.compile(r"\A(?:[\\/]|[A-Za-z]:)|(?:\A|[\\/])\.\.(?:[\\/]|\Z)|[\0\ud800-\udc7f\udd00-\udfff]")
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -63,8 +65,4 @@ def summarise_problems(problems: Iterable[Problem]) -> str:
 
 def leads_out(name: str) -> bool:
     """Whether a name from a file must never become a path: it is absolute, climbs above its folder, or is no name."""
-    try:
-        data = os.fsencode(name)
-    except UnicodeEncodeError:
-        return True
-    return bool(re.match(rb"[\\/]|[A-Za-z]:", data)) or b"\0" in data or b".." in re.split(rb"[\\/]", data)
+    return _STRAY_NAME.search(name) is not None

@@ -185,7 +185,7 @@ BAD_XML = {
     "quadratic": f'<!DOCTYPE annotation [<!ENTITY a "{"a" * 50_000}">]>' + BODY.replace("%s", "&a;" * 10_000),
     "external": '<!DOCTYPE annotation [<!ENTITY x SYSTEM "SECRET">]>' + BODY.replace("<xmin>0<", "<xmin>&x;<"),
     "parameter": '<!DOCTYPE annotation [<!ENTITY % x SYSTEM "SECRET"> %x;]>' + BODY,
-    "remote type": '<!DOCTYPE annotation SYSTEM "http://127.0.0.1:9/x.dtd">' + BODY,
+    "remote type": '<!DOCTYPE annotation SYSTEM "http://localhost:9/x.dtd">' + BODY,
     "undefined entity": BODY.replace("%s", "&nothing;"),
     "deep": BODY.replace("%s", "<a>" * 60_000 + "</a>" * 60_000),
     "large": BODY.replace("%s", "a" * (1 << 20)),

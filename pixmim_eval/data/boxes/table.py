@@ -85,13 +85,12 @@ def _open_rows(table: pd.DataFrame, file: Path) -> BoxSet:
             fix="Rename the columns; x_max and y_max are the last column and row of pixels that the box covers.",
         )
     problems: list[Problem] = []
-    names = table["image"].fillna("").astype(str)
-    wrong = names.map(lambda name: "broken" if not name else "path" if leads_out(name) else "")
-    lost = np.flatnonzero(wrong.to_numpy() != "")
-    problems += [Problem(wrong.iloc[row], names.iloc[row], f"row {row + 1} of {file.name}") for row in lost]
-    table, names = table.drop(index=table.index[lost]), names.drop(index=names.index[lost])
+    names = table["image"].fillna("").astype(str).tolist()
+    wrong = {row: "path" if name else "broken" for row, name in enumerate(names) if not name or leads_out(name)}
+    problems += [Problem(kind, names[row], f"row {row + 1} of {file.name}") for row, kind in wrong.items()]
+    table = table.drop(index=table.index[list(wrong)])
     corners, sides = _read_numbers(table, _COORDINATES), _read_numbers(table, ("height", "width"))
-    image, keys = pd.factorize(names)
+    image, keys = pd.factorize(table["image"].astype(str))
     stated = table[list(_COORDINATES)]
     has_box = ~(stated.isna() | (stated == "")).all(axis=1).to_numpy()
     _refuse_relative(corners[has_box], file)
