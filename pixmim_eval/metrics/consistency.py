@@ -29,6 +29,10 @@ class Resampled:
     draws: np.ndarray
     n: int
 
+    def pick(self, places: np.ndarray) -> Resampled:
+        """Some of the numbers, int64 [k]."""
+        return Resampled(self.values[places], self.draws[:, places], self.n)
+
     def mean(self, places: np.ndarray) -> Resampled:
         """The mean over some pairs, int64 [k], as the only number."""
         values, draws = self.values[places], self.draws[:, places]

@@ -11,7 +11,7 @@ from pixmim_eval.metrics.bootstrap import resample_totals
 from pixmim_eval.metrics.intervals import CONFIDENCE, mean_interval
 from pixmim_eval.types import Estimate
 
-_RESAMPLES = 10_000
+_RESAMPLES = 2000
 
 
 def decide(logits: np.ndarray, members: Sequence[np.ndarray]) -> np.ndarray:

@@ -27,7 +27,7 @@ from pixmim_eval.suites.observers import (
     answers_of,
     check_names,
     compare_model,
-    compare_observer,
+    compare_panel,
     decide_images,
     kept_levels,
     list_observers,
@@ -35,7 +35,7 @@ from pixmim_eval.suites.observers import (
     name_observer,
     observers_model,
 )
-from pixmim_eval.suites.shape_bias import measure_observer, rate_answers
+from pixmim_eval.suites.shape_bias import measure_answers, rate_answers
 from pixmim_eval.types import Estimate, FileSet, Model, Outcome, ResultRow, SuiteConfig
 
 BENCHMARK = "benchmark"
@@ -53,9 +53,11 @@ class ModelVsHuman(EvaluationSuite):
     "observed_consistency_people" (how often both are right or both wrong) and "accuracy_difference_people" (squared),
     each the mean over levels and people; "error_consistency/OBSERVER". Levels without distortion, and those at which
     people fail, are left out of these, as in the benchmark (stimuli.LEFT_OUT); "category_accuracy/LEVEL" and
-    "error_consistency_people/LEVEL" are of every level. Of the benchmark: "ood_accuracy" and the three means, of the
-    models and of networks with trials of all its experiments. Model "people" has the means over pairs of people, the
-    ceiling; single people have rows of experiments only, as they are not the same in each.
+    "error_consistency_people/LEVEL" are of every level. Cue-conflict has the metrics of `shape_bias` besides.
+
+    Metrics of the benchmark: "ood_accuracy" and the three means, of the models and of networks with trials of all its
+    experiments. Model "people" has the means over pairs of people, the ceiling; single people have rows of experiments
+    only, as they are not the same in each.
 
     The answers are also written to OUT/raw-data, as model-vs-human would, and the table of the benchmark, with ranks.
 
@@ -118,9 +120,7 @@ class ModelVsHuman(EvaluationSuite):
             return _measure_model(model, panels[condition], config)
         if condition == BENCHMARK:
             return Outcome(_benchmark_observers(self.name, panels, config), {})
-        panel = panels[condition]
-        rows = [row for name in list_observers(panel) for row in _measure_observer(self.name, name, panel, config)]
-        return Outcome(rows, {})
+        return Outcome(_measure_observers(self.name, panels[condition], config), {})
 
     def draw(self, models: Sequence[Model], config: SuiteConfig, folder: Path) -> list[Path]:
         """The table of the benchmark, as CSV and Markdown."""
@@ -135,8 +135,7 @@ class ModelVsHuman(EvaluationSuite):
 class Observers(ModelVsHuman):
     """The suite `observers`: people and networks by their files of trials alone, without images or models.
 
-    Conditions and metrics as of `model_vs_human`, of every experiment that the files hold; of cue-conflict also those
-    of `shape_bias`.
+    Conditions and metrics as of `model_vs_human`, of every experiment that the files hold.
     """
 
     name = "observers"
@@ -184,7 +183,7 @@ def _order(name: str) -> tuple[int, str]:
 def _list_comparisons(comparison: Comparison | None) -> dict[str, Estimate]:
     if comparison is None:
         return {}
-    return dict([*comparison.list_estimates(tuple(UNITS)), *comparison.list_pairs("error_consistency")])
+    return comparison.list_estimates(tuple(UNITS)) | comparison.list_pairs("error_consistency")
 
 
 def _measure_model(model: Model, panel: Panel, config: SuiteConfig) -> Outcome:
@@ -205,8 +204,11 @@ def _measure_model(model: Model, panel: Panel, config: SuiteConfig) -> Outcome:
     estimates |= _list_comparisons(compare_model(decisions, panel, config, kept))
     for level in np.unique(levels[levels != ""]).tolist():
         estimates[f"category_accuracy/{level}"] = _rate(correct[levels == level][None])
-        one = compare_model(decisions, panel, config, [level])
-        estimates |= _of_level(one, level)
+        estimates |= _of_level(compare_model(decisions, panel, config, [level]), level)
+    if panel.experiment == CUE_CONFLICT:
+        stimuli, shown = decisions.stimuli, decisions.answered
+        shapes, textures = stimuli.shapes[shown], stimuli.textures[shown]
+        estimates |= measure_answers(decisions.answers, shapes, textures, stimuli.categories, config)
     protocol = format_protocol(
         **decisions.protocol, levels=_describe_levels(kept), trials=f"{len(decisions.answered)}-of-{len(panel)}"
     )
@@ -223,24 +225,37 @@ def _measure_model(model: Model, panel: Panel, config: SuiteConfig) -> Outcome:
     return Outcome(rows, {"category_accuracy": decisions.mark(correct, scored)})
 
 
-def _measure_observer(suite: str, name: str, panel: Panel, config: SuiteConfig) -> list[ResultRow]:
-    """The rows of an observer in one experiment."""
-    answers, kept = answers_of(panel, name), kept_levels(panel)
+def _measure_observers(suite: str, panel: Panel, config: SuiteConfig) -> list[ResultRow]:
+    """The rows of all people together and of each observer in one experiment, whatever the limit."""
+    kept = kept_levels(panel)
     scored = np.isin(panel.levels, kept)
-    estimates = {"category_accuracy": rate_answers(answers[:, scored], panel.shapes[scored])}
-    estimates |= _list_comparisons(compare_observer(name, panel, config, kept))
-    for level in np.unique(panel.levels[panel.levels != ""]).tolist():
-        shown = panel.levels == level
-        estimates[f"category_accuracy/{level}"] = rate_answers(answers[:, shown], panel.shapes[shown])
-        estimates |= _of_level(compare_observer(name, panel, config, [level]), level)
-    protocol = format_protocol(
-        categories=len(panel.categories), levels=_describe_levels(kept), observers=len(answers), source="trials"
-    )
-    whole, model = replace(config, limit=None), name_observer(name, panel)
-    rows = make_rows(model, panel, estimates, suite=suite, condition=panel.experiment, protocol=protocol, config=whole)
-    if suite == Observers.name and panel.experiment == CUE_CONFLICT:
-        known = {row.metric for row in rows}
-        rows += [row for row in measure_observer(suite, name, panel, config) if row.metric not in known]
+    levels = np.unique(panel.levels[panel.levels != ""]).tolist()
+    comparisons = compare_panel(panel, config, kept)
+    by_level = {level: compare_panel(panel, config, [level]) for level in levels}
+    whole = replace(config, limit=None)
+    rows: list[ResultRow] = []
+    for name in list_observers(panel):
+        answers = answers_of(panel, name)
+        estimates = {"category_accuracy": rate_answers(answers[:, scored], panel.shapes[scored])}
+        estimates |= _list_comparisons(comparisons.get(name))
+        for level in levels:
+            shown = panel.levels == level
+            estimates[f"category_accuracy/{level}"] = rate_answers(answers[:, shown], panel.shapes[shown])
+            estimates |= _of_level(by_level[level].get(name), level)
+        if panel.experiment == CUE_CONFLICT:
+            estimates |= measure_answers(answers, panel.shapes, panel.textures, panel.categories, config)
+        protocol = format_protocol(
+            categories=len(panel.categories), levels=_describe_levels(kept), observers=len(answers), source="trials"
+        )
+        rows += make_rows(
+            name_observer(name, panel),
+            panel,
+            estimates,
+            suite=suite,
+            condition=panel.experiment,
+            protocol=protocol,
+            config=whole,
+        )
     return rows
 
 
@@ -249,8 +264,8 @@ def _rate(correct: np.ndarray) -> Estimate:
 
 
 def _of_level(comparison: Comparison | None, level: str) -> dict[str, Estimate]:
-    found = comparison.list_estimates(["error_consistency"]) if comparison else ()
-    return {f"{metric}/{level}": estimate for metric, estimate in found}
+    found = comparison.list_estimates(["error_consistency"]) if comparison else {}
+    return {f"{metric}/{level}": estimate for metric, estimate in found.items()}
 
 
 def _describe_levels(kept: list[str]) -> str:
@@ -291,14 +306,15 @@ def _benchmark_observers(suite: str, panels: Mapping[str, Panel], config: SuiteC
             where=", ".join(panels),
             fix="Add the missing files.",
         )
-    rows = []
+    comparisons = {name: compare_panel(panel, config, kept_levels(panel)) for name, panel in panels.items()}
+    rows: list[ResultRow] = []
     for name in names:
         parts = []
         for experiment, panel in panels.items():
             kept = kept_levels(panel)
             scored = np.isin(panel.levels, kept)
             accuracy = (answers_of(panel, name) == panel.shapes)[:, scored].mean(axis=0)
-            parts.append((experiment, accuracy, compare_observer(name, panel, config, kept)))
+            parts.append((experiment, accuracy, comparisons[experiment].get(name)))
         first = next(iter(panels.values()))
         model = replace(name_observer(name, first), digest=hash_parts(_trials(config).digest, name))
         protocol = format_protocol(experiments=_describe_experiments(panels), source="trials")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Literal
@@ -158,7 +158,7 @@ class Comparison:
     """One observer beside others, on the same images.
 
     Args:
-        others: names, one a pair; all "" where people are compared among themselves.
+        others: names, one a pair; "" where people are compared among themselves.
         of_people: int64, places of the pairs with people.
         found: metric -> one number a pair; see metrics.consistency.compare_observers.
     """
@@ -167,57 +167,83 @@ class Comparison:
     of_people: np.ndarray
     found: Mapping[str, Resampled]
 
-    def list_estimates(self, metrics: Sequence[str]) -> Iterator[tuple[str, Estimate]]:
+    def list_estimates(self, metrics: Sequence[str]) -> dict[str, Estimate]:
         """ "METRIC_people", the mean over people (or pairs of people), where there are any."""
-        for metric in metrics if len(self.of_people) else ():
-            yield f"{metric}_{PEOPLE}", self.found[metric].mean(self.of_people).estimate(UNITS[metric])
+        kept = metrics if len(self.of_people) else ()
+        return {
+            f"{metric}_{PEOPLE}": self.found[metric].mean(self.of_people).estimate(UNITS[metric]) for metric in kept
+        }
 
-    def list_pairs(self, metric: str) -> Iterator[tuple[str, Estimate]]:
+    def list_pairs(self, metric: str) -> dict[str, Estimate]:
         """ "METRIC/OBSERVER" for each other observer."""
-        for place, other in enumerate(self.others):
-            if other:
-                yield f"{metric}/{other}", self.found[metric].estimate(UNITS[metric], place)
+        return {
+            f"{metric}/{other}": self.found[metric].estimate(UNITS[metric], place)
+            for place, other in enumerate(self.others)
+            if other
+        }
 
 
 def compare_model(decisions: Decisions, panel: Panel, config: SuiteConfig, levels: Sequence[str]) -> Comparison | None:
-    """A model beside everybody, on the images that it answered. Raises InputError as match_images."""
+    """A model beside everybody, on the images that it answered.
+
+    Args:
+        decisions: of the model.
+        panel: the others.
+        config: of the run.
+        levels: of distortion, over which the mean is taken; ("",) where there are none.
+
+    Returns:
+        None where no image of these levels was answered.
+
+    Raises:
+        InputError: as match_images.
+    """
     places = match_images(panel, decisions.stimuli, decisions.answered)
     correct = np.concatenate([panel.answers[:, places] == panel.shapes[places], decisions.correct[None]])
     pairs = [(len(panel.observers), other) for other in range(len(panel.observers))]
-    return _compare(panel, correct, panel.levels[places], pairs, config, levels)
+    found = _average_levels(panel, correct, panel.levels[places], pairs, config, levels)
+    return Comparison(panel.observers, panel.people, found) if found else None
 
 
-def compare_observer(name: str, panel: Panel, config: SuiteConfig, levels: Sequence[str]) -> Comparison | None:
-    """An observer beside all others, or people among themselves; None where there is nobody to compare with."""
-    pairs = list(combinations(panel.people.tolist(), 2))
-    if name != PEOPLE:
-        place = panel.observers.index(name)
-        pairs = [(place, other) for other in range(len(panel.observers)) if other != place]
-    return _compare(panel, panel.answers == panel.shapes, panel.levels, pairs, config, levels)
+def compare_panel(panel: Panel, config: SuiteConfig, levels: Sequence[str]) -> dict[str, Comparison]:
+    """Each observer beside all others, and people among themselves; whoever has nobody to be compared with is absent.
+
+    Args: as compare_model.
+    """
+    pairs = list(combinations(range(len(panel.observers)), 2))
+    found = _average_levels(panel, panel.answers == panel.shapes, panel.levels, pairs, config, levels)
+    people, comparisons = set(panel.people.tolist()), {}
+    for name in list_observers(panel):
+        if name == PEOPLE:
+            chosen = [place for place, pair in enumerate(pairs) if people.issuperset(pair)]
+            others, of_people = [""] * len(chosen), np.arange(len(chosen))
+        else:
+            own = panel.observers.index(name)
+            chosen = [place for place, pair in enumerate(pairs) if own in pair]
+            seconds = [sum(pairs[place]) - own for place in chosen]
+            others, of_people = [panel.observers[k] for k in seconds], np.flatnonzero(np.isin(seconds, panel.people))
+        if chosen and found:
+            part = {metric: numbers.pick(np.array(chosen)) for metric, numbers in found.items()}
+            comparisons[name] = Comparison(tuple(others), of_people, part)
+    return comparisons
 
 
-def _compare(
+def _average_levels(
     panel: Panel,
     correct: np.ndarray,
     levels: np.ndarray,
     pairs: list[tuple[int, int]],
     config: SuiteConfig,
     kept: Sequence[str],
-) -> Comparison | None:
-    """Pairs of rows of `correct` [O, n]: the mean over levels, which are different images."""
-    kept = [level for level in kept if (levels == level).any()]
-    if not pairs or not kept:
-        return None
-    parts = [
-        compare_observers(
-            correct[:, levels == level], np.array(pairs), seed=derive_seed(config.seed, panel.experiment, level)
-        )
-        for level in kept
-    ]
-    among_people = len({one for one, _ in pairs}) > 1
-    others = tuple("" if among_people else panel.observers[other] for _, other in pairs)
-    of_people = np.flatnonzero(np.isin([other for _, other in pairs], panel.people))
-    return Comparison(others, of_people, {name: average([part[name] for part in parts]) for name in UNITS})
+) -> dict[str, Resampled]:
+    """Metric -> one number a pair of rows of `correct` bool [O, n], the mean over levels, which are different images;
+    nothing where there is no pair or no image."""
+    shown = [level for level in kept if (levels == level).any()]
+    if not pairs or not shown:
+        return {}
+    seeds = {level: derive_seed(config.seed, panel.experiment, level) for level in shown}
+    parts = [compare_observers(correct[:, levels == level], np.array(pairs), seed=seeds[level]) for level in shown]
+    return {metric: average([part[metric] for part in parts]) for metric in UNITS}
 
 
 def kept_levels(panel: Panel) -> list[str]:

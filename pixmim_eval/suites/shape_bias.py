@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -23,7 +23,7 @@ from pixmim_eval.suites.observers import (
     answers_of,
     check_names,
     compare_model,
-    compare_observer,
+    compare_panel,
     decide_images,
     list_observers,
     map_outputs,
@@ -106,8 +106,7 @@ class ShapeBias(EvaluationSuite):
             return _measure_model(model, panel, config)
         if panel is None:
             raise ValueError("there are observers only where there are trials")
-        rows = [row for name in list_observers(panel) for row in measure_observer(self.name, name, panel, config)]
-        return Outcome(rows, {})
+        return Outcome(_measure_observers(panel, config), {})
 
 
 def find_panel(config: SuiteConfig) -> Panel | None:
@@ -135,9 +134,7 @@ def _measure_model(model: Model, panel: Panel | None, config: SuiteConfig) -> Ou
     decisions = decide_images(model, stimuli, config)
     rows, answers = decisions.answered, decisions.answers
     shapes, textures = stimuli.shapes[rows], stimuli.textures[rows]
-    estimates = measure_shape_bias(
-        answers, shapes, textures, stimuli.categories, seed=derive_seed(config.seed, ShapeBias.name)
-    )
+    estimates = measure_answers(answers, shapes, textures, stimuli.categories, config)
     estimates["category_accuracy"] = wilson(int(decisions.correct.sum()), len(answers))
     skipped = len(decisions.asked) - len(rows)
     protocol = {**decisions.protocol, "conflicts": _count_conflicts(shapes, textures)}
@@ -147,8 +144,7 @@ def _measure_model(model: Model, panel: Panel | None, config: SuiteConfig) -> Ou
         skipped=skipped,
     )  # fmt: skip
     if panel is not None and (comparison := compare_model(decisions, panel, config, _LEVELS)):
-        consistency = dict([*comparison.list_estimates(["error_consistency"]),
-                            *comparison.list_pairs("error_consistency")])  # fmt: skip
+        consistency = comparison.list_estimates(["error_consistency"]) | comparison.list_pairs("error_consistency")
         text = format_protocol(**protocol, trials=f"{len(rows)}-of-{len(panel)}")
         found += make_rows(
             model, stimuli.manifest, consistency, **shared, protocol=text, config=config, skipped=skipped
@@ -167,32 +163,41 @@ def _mark_hits(decisions: Decisions) -> dict[str, np.ndarray]:
     return marked | {"category_accuracy": decisions.mark(decisions.correct)}
 
 
-def measure_observer(suite: str, name: str, panel: Panel, config: SuiteConfig) -> list[ResultRow]:
-    """The rows of an observer of cue-conflict images, or of all people, on every trial there is.
-
-    Args:
-        suite: whose rows.
-        name: of the observer, or "people".
-        panel: all observers.
-        config: of the run; its limit does not count.
-    """
-    answers = answers_of(panel, name)
-    estimates: dict[str, Estimate] = measure_shape_bias(
-        answers, panel.shapes, panel.textures, panel.categories, seed=derive_seed(config.seed, ShapeBias.name)
-    )
-    estimates["category_accuracy"] = rate_answers(answers, panel.shapes)
-    if comparison := compare_observer(name, panel, config, _LEVELS):
-        estimates |= dict(comparison.list_estimates(["error_consistency"]))
-        estimates |= dict(comparison.list_pairs("error_consistency"))
-    protocol = format_protocol(
-        categories=len(panel.categories),
-        conflicts=_count_conflicts(panel.shapes, panel.textures),
-        observers=len(answers),
-        source="trials",
-    )
+def _measure_observers(panel: Panel, config: SuiteConfig) -> list[ResultRow]:
+    """The rows of all people together and of each observer, on every trial there is, whatever the limit."""
+    comparisons = compare_panel(panel, config, _LEVELS)
     whole = replace(config, limit=None)
-    model = name_observer(name, panel)
-    return make_rows(model, panel, estimates, suite=suite, condition=CUE_CONFLICT, protocol=protocol, config=whole)
+    rows: list[ResultRow] = []
+    for name in list_observers(panel):
+        answers = answers_of(panel, name)
+        estimates = measure_answers(answers, panel.shapes, panel.textures, panel.categories, config)
+        estimates["category_accuracy"] = rate_answers(answers, panel.shapes)
+        if comparison := comparisons.get(name):
+            estimates |= comparison.list_estimates(["error_consistency"])
+            estimates |= comparison.list_pairs("error_consistency")
+        protocol = format_protocol(
+            categories=len(panel.categories),
+            conflicts=_count_conflicts(panel.shapes, panel.textures),
+            observers=len(answers),
+            source="trials",
+        )
+        rows += make_rows(
+            name_observer(name, panel),
+            panel,
+            estimates,
+            suite=ShapeBias.name,
+            condition=CUE_CONFLICT,
+            protocol=protocol,
+            config=whole,
+        )
+    return rows
+
+
+def measure_answers(
+    answers: np.ndarray, shapes: np.ndarray, textures: np.ndarray, categories: Sequence[str], config: SuiteConfig
+) -> dict[str, Estimate]:
+    """See metrics.measure_shape_bias; with the seed that both suites use, so that their intervals are equal."""
+    return measure_shape_bias(answers, shapes, textures, categories, seed=derive_seed(config.seed, ShapeBias.name))
 
 
 def rate_answers(answers: np.ndarray, shapes: np.ndarray) -> Estimate:
