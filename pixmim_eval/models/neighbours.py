@@ -45,8 +45,8 @@ def find_neighbours(
 ) -> Neighbours:
     """The training rows whose features have the largest cosine with those of each query.
 
-    Of rows as near as each other, to 2^-32, the lower one comes first. Products are summed in double precision, so that
-    neither this order nor any number depends on the chunks or the device.
+    Of rows as near as each other, to 2^-32, the lower one comes first. Products are summed in double precision, whose
+    errors are far below that, so that the order is the same with any chunks and on any device.
 
     Args:
         train: [N, D] of any floating type; may be memory-mapped, as chunks of it are read once, in order.
@@ -64,8 +64,8 @@ def find_neighbours(
         for start, chunk in _read_chunks(train, train_chunk, device):
             places = torch.arange(_ROWS - 1 - start, _ROWS - 1 - start - len(chunk), -1, device=device)
             for first, part in _read_chunks(queries, query_chunk, device):
-                similarity = part @ chunk.T
-                keys = similarity.mul_(_GRID).round_().mul_(_ROWS).long().add_(places)
+                similarity = part.mul_(_GRID) @ chunk.T
+                keys = places.add(similarity.round_().long(), alpha=_ROWS)
                 kept = best[first : first + len(part)]
                 near = keys.topk(min(k, len(chunk)), dim=1).values
                 kept.copy_(torch.cat((kept, near), dim=1).topk(k, dim=1).values)
