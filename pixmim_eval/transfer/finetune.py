@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pixmim_eval.data.crops import RandomResizedCrop
 from pixmim_eval.data.loader import TrainingLoader
 from pixmim_eval.devices import resolve_precision
-from pixmim_eval.extract import digest_code, identify_model
+from pixmim_eval.extract import digest_code, identify_model, share
 from pixmim_eval.models.checkpoints import ours
 from pixmim_eval.models.checkpoints.reading import digest_tensors
 from pixmim_eval.models.timm_models import TimmEncoder
@@ -120,7 +120,7 @@ def _make_model(network: nn.Module, model: Model, chosen: Manifest) -> Model:
     network.requires_grad_(False).eval()
     return replace(
         model,
-        digest=digest_tensors(network.state_dict()),
+        digest=share(digest_tensors(network.state_dict())),  # processes must name stored outputs alike
         encoder=network,
         classify=network,
         label_space=chosen.label_space,
