@@ -121,8 +121,9 @@ class LinearProbe(EvaluationSuite):
         """
         options: LinearProbeOptions = config.options
         val, train = config.data["val"], config.data["train"]
+        features = extract_features(model, val, config=config, layers=options.last_layers)
+        list_poolings(features, options, model)  # now, not after all of train went through the model
         head, described = PROTOCOLS[options.protocol](model, train, config, options)
-        features = extract_features(model, val, config=config, layers=count_layers(head.pooling))
         scored = features[list_parts(head.pooling)[0]]
         absent = name_absent(train.labels[select_rows(train, config.limit)], scored, config)
         hits = score_head(head, features, config)
@@ -153,19 +154,16 @@ def fit_cached(
     """
     layers, crop = options.last_layers, SingleTryResizedCrop(model.preprocessing.size)
     views = [extract_features(model, train, config=config, layers=layers)]
-    last = {name: found for name, found in views[0].items() if name in ("cls", "mean")}
-    poolings = choose_poolings(last, options.pooling, model)
+    poolings = list_poolings(views[0], options, model)
     for view in range(options.views):
         views.append(extract_features(model, train, config=config, layers=layers, crop=crop, view=view))
-    if layers > 1:
-        poolings += [f"{pooling}-last{layers}" for pooling in poolings]
     found: tuple[LinearHead, Choice] | None = None
     if process_rank()[0] == 0:
         candidates = {
             pooling: [tuple(view[part].features for part in list_parts(pooling)) for view in views]
             for pooling in poolings
         }
-        images, classes, grid = last[poolings[0]], len(train.label_space.classes), Grid()
+        images, classes, grid = views[0][poolings[0]], len(train.label_space.classes), Grid()
         step = grid.choose_batch(len(images.index)) * images.features.shape[1] * classes * len(grid.pairs)
         with one_thread() if step < _SMALL_STEP else nullcontext():
             found = sweep_heads(
@@ -208,6 +206,14 @@ def fit_published(
 PROTOCOLS: dict[
     str, Callable[[Model, Manifest, SuiteConfig, LinearProbeOptions], tuple[LinearHead, dict[str, str]]]
 ] = {"cached": fit_cached, "mae-90e": fit_published}
+
+
+def list_poolings(features: Mapping[str, FeatureSet], options: LinearProbeOptions, model: Model) -> list[str]:
+    """The poolings to try. Raises InputError where the class token is asked of an encoder without one."""
+    last = {name: features[name] for name in ("cls", "mean") if name in features}
+    poolings = choose_poolings(last, options.pooling, model)
+    several = [f"{pooling}-last{options.last_layers}" for pooling in poolings]
+    return poolings + several if options.last_layers > 1 else poolings
 
 
 def count_layers(pooling: str) -> int:

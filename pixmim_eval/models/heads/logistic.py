@@ -17,12 +17,13 @@ from pixmim_eval.seeds import derive_seed, uniform
 
 L2_GRID = (1.0, 1e-1, 1e-2, 1e-3, 1e-4)
 HELD_OUT = 0.2
-_ITERATIONS = 500
 _HISTORY = 20
 _TOLERANCE = 1e-6  # of the loss: stop where the next step promises less
 _ARMIJO = 1e-4
+_LEAST_LENGTH = 1e-6  # of a step
 _RIDGE = 1e-5  # of the mean curvature, so that the factorisation exists whatever the features are
-_COVARIANCE_ROWS = 8  # a feature: as many images give a covariance that is good enough to whiten with
+# Steps, and rows a feature to measure the Hessian on. Near the optimum of separable data few rows have any curvature.
+_ROUNDS = ((20, 4), (40, 64), (80, 64), (160, 64), (320, 64))
 
 
 def fit_linear(
@@ -59,11 +60,11 @@ def fit_linear(
     everything = Features((features,), np.arange(len(labels)), torch.device(device))
 
     part, rest = _standardise_parts(everything, fitted, held_out)
-    targets, covariance = _targets(labels[fitted], device), measure_covariance(part)
+    targets = _targets(labels[fitted], device)
     solution = torch.zeros(classes, features.shape[1] + 1, device=device)
     best_loss, best_l2 = float("inf"), float("nan")
     for l2 in sorted(l2_grid, reverse=True):  # each solution is a good start for the next weaker penalty
-        solution = minimise_loss(part, targets, l2, start=solution, covariance=covariance)
+        solution = minimise_loss(part, targets, l2, start=solution)
         loss = measure_loss(solution, rest, _targets(labels[held_out], device))
         if not loss < best_loss:  # weaker penalties overfit more, and take the longest
             break
@@ -71,7 +72,7 @@ def fit_linear(
 
     (whole,) = standardise([everything])
     inputs, targets = whole.load(), _targets(labels, device)
-    solution = minimise_loss(inputs, targets, best_l2, start=best, covariance=covariance).cpu()
+    solution = minimise_loss(inputs, targets, best_l2, start=best).cpu()
     assert whole.mean is not None and whole.scale is not None
     return LinearHead(
         weight=solution[:, :-1].contiguous(),
@@ -103,57 +104,69 @@ def choose_pooling(
 
 @torch.no_grad()
 def minimise_loss(
-    inputs: Tensor | Features,
-    targets: Tensor,
-    l2: float,
-    *,
-    start: Tensor,
-    covariance: Tensor | None = None,
-    tolerance: float = _TOLERANCE,
+    inputs: Tensor | Features, targets: Tensor, l2: float, *, start: Tensor, tolerance: float = _TOLERANCE
 ) -> Tensor:
     """The minimum of mean cross-entropy + l2 / 2 · ‖W‖².
 
-    L-BFGS in coordinates in which the loss at W = 0 has curvature 1 in every direction: there the Hessian is
-    (I - 1/K) / K ⊗ covariance + l2, so the first step is Newton's, and what correlated features and the penalty make
-    ill-conditioned is gone. An iteration reads the inputs once.
+    L-BFGS in coordinates in which the loss has curvature near 1 in every direction. The Hessian's block of a class is a
+    second moment of the inputs weighted by p (1 - p); the mean of the blocks stands for all of them. At W = 0 it is
+    exact, so the first step is Newton's, and what correlated features and a weak penalty make ill-conditioned is gone.
+    It is measured anew where twenty steps were not enough. A step reads the inputs once.
 
     Args:
         inputs: float32 [N, D], standardised.
         targets: int64 [N], on their device.
         l2: penalty.
         start: [K, D + 1], weights and, in the last column, the bias; on the device of the inputs.
-        covariance: float64 [D, D] of the inputs, where it is known; only the speed depends on it.
-        tolerance: of the loss, relative, that the next step must still promise.
+        tolerance: stop where the next step promises less, as a part of the loss.
 
     Returns:
-        [K, D + 1], like start; the loss is within 1e-4 of the optimum's.
+        [K, D + 1], like start; at the default tolerance its loss is within 1e-4 of the optimum, relative.
 
     Source: Nocedal and Wright, Numerical Optimization (2006), algorithms 7.4 and 7.5; Böhning, Annals of the Institute
-        of Statistical Mathematics 44 (1992), for the curvature.
+        of Statistical Mathematics 44 (1992), for the Hessian.
     """
-    factor = _factorise(measure_covariance(inputs) if covariance is None else covariance, l2, len(start))
-    point = _whiten(start.float(), factor)
-    loss, gradient = _evaluate(point, factor, inputs, targets, l2)
-    steps: list[Tensor] = []
-    changes: list[Tensor] = []
-    for _ in range(_ITERATIONS):
-        direction = -_apply_inverse_hessian(gradient, steps, changes)
-        slope = float((direction * gradient).sum())
-        if -slope / 2 <= tolerance * loss:
+    solution = start.float()
+    for steps, sample in _ROUNDS:
+        factor = _factorise(measure_curvature(solution, inputs, sample), l2)
+        solution, arrived = _descend(solution, factor, inputs, targets, l2, steps=steps, tolerance=tolerance)
+        if arrived:
             break
-        length, best = 1.0, loss
+    return solution
+
+
+def _descend(
+    start: Tensor,
+    factor: Tensor,
+    inputs: Tensor | Features,
+    targets: Tensor,
+    l2: float,
+    *,
+    steps: int,
+    tolerance: float,
+) -> tuple[Tensor, bool]:
+    """Some steps of L-BFGS in the coordinates that a factor of the Hessian makes, and whether no more are needed."""
+    point = start @ factor
+    loss, gradient = _evaluate(point, factor, inputs, targets, l2)
+    moves: list[Tensor] = []
+    changes: list[Tensor] = []
+    for _ in range(steps):
+        direction = -_apply_inverse_hessian(gradient, moves, changes)
+        slope, length = float((direction * gradient).sum()), 1.0
+        if -slope / 2 <= tolerance * loss:
+            return _unwhiten(point, factor), True
         while True:  # backtrack along the parabola through what is known
-            loss, new = _evaluate(point + length * direction, factor, inputs, targets, l2)
-            if loss <= best + _ARMIJO * length * slope:
+            lower, new = _evaluate(point + length * direction, factor, inputs, targets, l2)
+            if lower <= loss + _ARMIJO * length * slope:
                 break
-            length *= min(0.5, max(0.1, -slope * length / (2 * (loss - best - length * slope))))
-            if length < 1e-6:  # rounding: float32 knows no lower point
-                return _unwhiten(point, factor)
-        steps.append(length * direction)
+            length *= min(0.5, max(0.1, -slope * length / (2 * (lower - loss - length * slope))))
+            if length < _LEAST_LENGTH:  # float32 knows no lower point
+                return _unwhiten(point, factor), True
+        moves.append(length * direction)
         changes.append(new - gradient)
-        point, gradient = point + steps[-1], new
-        del steps[:-_HISTORY], changes[:-_HISTORY]
-    return _unwhiten(point, factor)
+        point, loss, gradient = point + moves[-1], lower, new
+        del moves[:-_HISTORY], changes[:-_HISTORY]
+    return _unwhiten(point, factor), False
 
 
 def measure_loss(solution: Tensor, inputs: Tensor | Features, targets: Tensor) -> float:
@@ -164,15 +177,25 @@ def measure_loss(solution: Tensor, inputs: Tensor | Features, targets: Tensor) -
     return total / len(targets)
 
 
-def measure_covariance(inputs: Tensor | Features) -> Tensor:
-    """Second moments float64 [D, D] of standardised inputs, of an evenly spaced part of them where there are many."""
-    count, width = inputs.shape
-    step = max(1, count // (_COVARIANCE_ROWS * width))
-    total, used = torch.zeros((), dtype=torch.float64), 0
+def measure_curvature(solution: Tensor, inputs: Tensor | Features, sample: int) -> Tensor:
+    """The mean over classes of their blocks of the Hessian, float64 [D + 1, D + 1], the bias last and uncorrelated.
+
+    Args:
+        solution, inputs: see minimise_loss.
+        sample: rows a feature that are enough: of more an evenly spaced part is taken.
+    """
+    (count, width), device = inputs.shape, solution.device
+    step = max(1, count // (sample * width))
+    curvature = torch.zeros(width + 1, width + 1, dtype=torch.float64, device=device)
+    used = 0
     for chunk in inputs.split(CHUNK):
         part = chunk[::step]
-        total, used = total.to(chunk.device) + (part.T @ part).double(), used + len(part)
-    return total / used
+        probabilities = apply_solution(solution, part).softmax(dim=1)
+        weights = (probabilities - probabilities.square()).mean(dim=1)
+        curvature[:-1, :-1] += (part * weights[:, None]).T @ part
+        curvature[-1, -1] += weights.sum()
+        used += len(part)
+    return curvature / used
 
 
 def apply_solution(solution: Tensor, inputs: Tensor) -> Tensor:
@@ -203,32 +226,26 @@ def _evaluate(
     return float(total / len(targets) + l2 / 2 * weight.square().sum()), _whiten_gradient(gradient.float(), factor)
 
 
-def _apply_inverse_hessian(gradient: Tensor, steps: Sequence[Tensor], changes: Sequence[Tensor]) -> Tensor:
+def _apply_inverse_hessian(gradient: Tensor, moves: Sequence[Tensor], changes: Sequence[Tensor]) -> Tensor:
     """L-BFGS's two loops; the loss is convex, so no pair is ever left out."""
     result = gradient.clone()
     shares = []
-    for step, change in zip(reversed(steps), reversed(changes), strict=True):
-        shares.append((step * result).sum() / (step * change).sum())
+    for move, change in zip(reversed(moves), reversed(changes), strict=True):
+        shares.append((move * result).sum() / (move * change).sum())
         result -= shares[-1] * change
-    if steps:
-        result *= (steps[-1] * changes[-1]).sum() / changes[-1].square().sum()
-    for step, change, share in zip(steps, changes, reversed(shares), strict=True):
-        result += (share - (change * result).sum() / (step * change).sum()) * step
+    if moves:
+        result *= (moves[-1] * changes[-1]).sum() / changes[-1].square().sum()
+    for move, change, share in zip(moves, changes, reversed(shares), strict=True):
+        result += (share - (change * result).sum() / (move * change).sum()) * move
     return result
 
 
-def _factorise(covariance: Tensor, l2: float, classes: int) -> Tensor:
-    """Cholesky factor [D + 1, D + 1] of the Hessian of one class at W = 0; the bias has no penalty."""
-    curvature = (1 - 1 / classes) / classes
-    width = len(covariance)
-    hessian = torch.eye(width + 1, dtype=torch.float64, device=covariance.device) * (1 + _RIDGE) * curvature
-    hessian[:width, :width] = curvature * covariance
-    hessian.diagonal()[:width] += l2 + _RIDGE * curvature
+def _factorise(curvature: Tensor, l2: float) -> Tensor:
+    """Cholesky factor [D + 1, D + 1] of the Hessian of one class; the bias has no penalty."""
+    penalty = torch.full_like(curvature.diagonal(), l2)
+    penalty[-1] = 0
+    hessian = curvature + torch.diag(penalty + _RIDGE * curvature[-1, -1])
     return torch.linalg.cholesky(hessian).float()
-
-
-def _whiten(solution: Tensor, factor: Tensor) -> Tensor:
-    return solution @ factor
 
 
 def _unwhiten(point: Tensor, factor: Tensor) -> Tensor:

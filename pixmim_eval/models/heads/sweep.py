@@ -16,7 +16,7 @@ from pixmim_eval.models.heads.features import CHUNK, Features, standardise
 from pixmim_eval.models.heads.linear import LinearHead
 from pixmim_eval.seeds import derive_seed, uniform
 
-LEARNING_RATES = tuple(float(f"{10 ** (step / 3 - 4):.2g}") for step in range(13))  # 0.0001, 0.00022, … 1
+LEARNING_RATES = tuple(float(f"{10 ** (step / 3 - 3):.2g}") for step in range(13))  # 0.001, 0.0022, … 10
 WEIGHT_DECAYS = (0.0, 1e-3)
 HELD_OUT = 0.1
 MOMENTUM = 0.9
