@@ -40,7 +40,8 @@ class Finetune(EvaluationSuite):
     options = FinetuneOptions
 
     def conditions(self, config: SuiteConfig) -> list[str]:
-        """The only one."""
+        """The only one. Raises InputError where an option is out of range."""
+        resolve_recipe(config.options)
         return [CONDITION]
 
     def roles(self, model: Model, condition: str, config: SuiteConfig) -> tuple[str, ...]:

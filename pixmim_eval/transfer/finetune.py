@@ -22,12 +22,12 @@ from pixmim_eval.results import hash_parts
 from pixmim_eval.seeds import derive_seed, uniform
 from pixmim_eval.training import ImageTask, TrainingSettings, build_fabric, scale_learning_rate
 from pixmim_eval.transfer.augmentation import Mixer, RandAugment
-from pixmim_eval.transfer.networks import Groups, TunedClassifier, build_network, group_by_layer
+from pixmim_eval.transfer.networks import EPSILON, Groups, TunedClassifier, build_network, group_by_layer
 from pixmim_eval.transfer.paths import CALLS, RowDropPath, place_paths
 from pixmim_eval.transfer.recipes import FinetuneRecipe
 from pixmim_eval.transfer.running import train_in
 from pixmim_eval.transfer.training_set import Division, divide_batch, select_training_set
-from pixmim_eval.types import Batch, Manifest, Model, SuiteConfig
+from pixmim_eval.types import Batch, Manifest, Model, Preprocessing, SuiteConfig
 
 VERSION = 1  # raised with every change of what the weights become
 
@@ -50,8 +50,8 @@ class Finetuned:
 def finetune(model: Model, train_set: Manifest, config: SuiteConfig, recipe: FinetuneRecipe) -> Finetuned:
     """Fine-tune a model, or go on where a killed run stopped (in config.out/training).
 
-    The fine-tuned weights of a ViT or ConvViT are left there as `finetuned.safetensors`, a checkpoint that opens as a
-    classifier (`finetuned-ema.safetensors`: their average).
+    The fine-tuned weights of a ViT or ConvViT with MAE's LayerNorms and ImageNet's normalisation are left there as
+    `finetuned.safetensors`, a checkpoint that opens as the same classifier (`finetuned-ema.safetensors`: the average).
 
     Args:
         model: its encoder is copied; a classifier that it has is dropped.
@@ -238,12 +238,15 @@ class FineTuning(ImageTask):
 
     def save_checkpoint(self, directory: Path, epoch: int) -> None:
         """finetuned.safetensors, and the average as finetuned-ema.safetensors."""
-        average = self.learner.average
-        networks = {"finetuned": self.learner.network}
-        if average is not None:
-            networks["finetuned-ema"] = average.module
+        usual = Preprocessing(self.preprocessing.size, 0)  # headers tell neither normalisation nor epsilon
+        if (self.preprocessing.mean, self.preprocessing.std) != (usual.mean, usual.std):
+            return
+        networks: dict[str, Any] = {"finetuned": self.learner.network}
+        if self.learner.average is not None:
+            networks["finetuned-ema"] = self.learner.average.module
         for name, network in networks.items():
-            if isinstance(network, TunedClassifier) and self.model.checkpoint is not None:
+            known = self.model.checkpoint is not None and isinstance(network, TunedClassifier)
+            if known and network.epsilon == EPSILON:
                 self._write(directory / f"{name}.safetensors", network)
 
     def _write(self, path: Path, network: TunedClassifier) -> None:

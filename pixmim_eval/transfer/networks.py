@@ -41,6 +41,13 @@ class TunedClassifier(ClassifyingEncoder):
         """Parameters that are not decayed though they are no vectors."""
         return {"encoder.cls_token", "encoder.pos_embed"}
 
+    @property
+    def epsilon(self) -> float:
+        """Of the LayerNorms in the transformer's blocks."""
+        encoder: Any = self.encoder
+        blocks: Any = encoder.blocks3 if isinstance(encoder, ConvVisionTransformer) else encoder.blocks
+        return float(blocks[0].norm1.eps)
+
     def public_tensors(self) -> dict[str, Tensor]:
         """All weights under MAE's public keys."""
         return {**self.encoder.state_dict(), **self.classifier.state_dict()}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, make_dataclass, replace
 from typing import Any, Literal, get_type_hints
 
 from pixmim_eval.devices import Precision
+from pixmim_eval.errors import InputError
 
 
 def _say(default: Any, text: str) -> Any:
@@ -62,6 +65,27 @@ RECIPES = {
     ),
 }
 
+_POLICY = re.compile(r"none|rand(-(m|n|p|mstd|mmax|inc)\d+(\.\d+)?)*")
+_Rule = tuple[Callable[[Any], bool], str]
+_COUNT: _Rule = (lambda value: value >= 1, "a whole number from 1 on")
+_POSITIVE: _Rule = (lambda value: value > 0, "a number above 0")
+_NATURAL: _Rule = (lambda value: value >= 0, "a number from 0 on")
+_SHARE: _Rule = (lambda value: 0 <= value <= 1, "a number from 0 to 1")
+_PART: _Rule = (lambda value: 0 < value <= 1, "a number above 0 and at most 1")
+_BELOW_ONE: _Rule = (lambda value: 0 <= value < 1, "a number from 0 on and below 1")
+_RULES: dict[str, _Rule] = {
+    **dict.fromkeys(("epochs", "train_batch_size", "micro_batch"), _COUNT),
+    **dict.fromkeys(("base_lr",), _POSITIVE),
+    **dict.fromkeys(("min_lr", "warmup_epochs", "weight_decay", "mixup", "cutmix"), _NATURAL),
+    **dict.fromkeys(("random_erasing", "mixup_switch_prob"), _SHARE),
+    **dict.fromkeys(("layer_decay", "crop_scale"), _PART),
+    **dict.fromkeys(("drop_path", "label_smoothing", "ema"), _BELOW_ONE),
+    "mix_images": (lambda value: value >= 2 and value % 2 == 0, "an even number, as images are mixed in pairs"),
+    "rand_augment": (
+        lambda value: bool(_POLICY.fullmatch(value)),
+        f"'none', or timm's notation such as {FinetuneRecipe().rand_augment}",
+    ),
+}
 _KINDS = get_type_hints(FinetuneRecipe)
 # The command line's: a recipe by name, and every field of one, which is the recipe's own unless it is given.
 FinetuneOptions: type[Any] = make_dataclass(
@@ -79,6 +103,18 @@ FinetuneOptions: type[Any] = make_dataclass(
 
 
 def resolve_recipe(options: Any) -> FinetuneRecipe:
-    """The recipe that FinetuneOptions name, with the fields that they give."""
+    """The recipe that FinetuneOptions name, with the fields that they give. Raises InputError as check_recipe."""
     given = {f.name: getattr(options, f.name) for f in fields(FinetuneRecipe)}
-    return replace(RECIPES[options.recipe], **{name: value for name, value in given.items() if value is not None})
+    recipe = replace(RECIPES[options.recipe], **{name: value for name, value in given.items() if value is not None})
+    check_recipe(recipe)
+    return recipe
+
+
+def check_recipe(recipe: FinetuneRecipe) -> None:
+    """Raise InputError for the first field that cannot be."""
+    for name, (is_right, expected) in _RULES.items():
+        value = getattr(recipe, name)
+        if not is_right(value):
+            flag = "--" + name.replace("_", "-")
+            fix = "Leave it out for the recipe's own."
+            raise InputError("recipe of fine-tuning", expected=expected, found=str(value), where=flag, fix=fix)

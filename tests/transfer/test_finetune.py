@@ -157,6 +157,24 @@ def test_any_field_of_a_recipe_can_be_given() -> None:
     assert resolve_recipe(FinetuneOptions()) == RECIPES["mae-b"]
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("epochs", 0),
+        ("layer_decay", 0.0),
+        ("drop_path", 1.0),
+        ("ema", 1.0),
+        ("mix_images", 5),
+        ("random_erasing", 1.5),
+        ("mixup", -0.1),
+        ("rand_augment", "rand-x9"),
+    ],
+)
+def test_a_field_that_cannot_be_is_named(field: str, value: object) -> None:
+    with pytest.raises(InputError, match=f"in --{field.replace('_', '-')}"):
+        resolve_recipe(FinetuneOptions(**{field: value}))
+
+
 def finetune_plainly(model: Model, seed: int) -> list[dict[str, Tensor]]:
     """PLAIN as it was published: plain AdamW with a rate for each parameter, smooth labels, plain average."""
     torch.manual_seed(derive_seed(seed, "finetune"))
