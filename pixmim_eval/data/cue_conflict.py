@@ -38,15 +38,18 @@ def write_cue_conflict(table: Path, out: Path) -> int:
         InputError: a table of another form, a missing image, names that cannot stand in a file name, categories partly
             of a known set, or a folder that is there.
     """
-    with table.open(newline="", encoding="utf-8") as file:
-        records = list(csv.DictReader(file))
+    try:
+        with table.open(newline="", encoding="utf-8") as file:
+            records = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise _table_error(table, "a table as CSV", f"{type(error).__name__}: {error}") from error
     if not records or not set(_COLUMNS) <= records[0].keys():
         raise _table_error(table, f"columns {', '.join(_COLUMNS)}", ", ".join(records[0]) if records else "no rows")
     names = {record[cue] or "" for record in records for cue in ("shape", "texture")}
     if strange := [name for name in names if not re.fullmatch(r"[^\W\d]+(-[^\W\d]+)*", name)]:
         raise _table_error(table, "categories of letters, with - between words", list_some(strange))
     find_categories(names, str(table))
-    images = [table.parent / record["image"] for record in records]
+    images = [table.parent / (record["image"] or "") for record in records]
     if missing := [str(path) for path in images if not path.is_file() or path.suffix.lower() not in IMAGE_SUFFIXES]:
         raise _table_error(table, f"images ({', '.join(IMAGE_SUFFIXES)})", f"no such file, {list_some(missing)}")
     if out.exists():
