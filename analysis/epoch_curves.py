@@ -116,8 +116,7 @@ def describe_curves(curves: EpochCurves, panels: Sequence[EpochPanel]) -> list[s
     if known:
         sentences.append(f"Protocol: {', '.join(f'{key}={value}' for key, value in known.items())}.")
     if curves.left_out:
-        models = "1 model" if curves.left_out == 1 else f"{curves.left_out} models"
-        sentences.append(f"Left out: {models} of unknown {curves.over}.")
+        sentences.append(f"Left out: {curves.left_out} of unknown {curves.over}.")
     return sentences
 
 

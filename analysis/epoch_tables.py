@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis.captions import format_interval, format_value, name_metric
 from analysis.epoch_curves import describe_curves, name_axis
-from analysis.epochs import EpochCurves, EpochDifference, Point
+from analysis.epochs import EpochCurves, EpochDifference, EpochPanel, Point
 from analysis.formats import Cell, Table
 from analysis.statistics import describe_estimate, describe_subject
 
@@ -40,10 +40,8 @@ def tabulate_values(curves: EpochCurves) -> pd.DataFrame:
     """Every point in long form, raw numbers."""
     records = [
         {
-            "panel": panel.title,
             **describe_subject(point.subject),
-            "suite": curves.suite,
-            "metric": curves.metric,
+            **_describe_panel(curves, panel),
             curves.over: point.place,
             **describe_estimate(point.estimate),
         }
@@ -93,9 +91,7 @@ def tabulate_differences(curves: EpochCurves, differences: Sequence[EpochDiffere
     """Every difference in long form, raw numbers."""
     records = [
         {
-            "panel": curves.panels[found.panel].title,
-            "suite": curves.suite,
-            "metric": curves.metric,
+            **_describe_panel(curves, curves.panels[found.panel]),
             curves.over: found.base.place,
             **_describe_point("base", found.labels[0], found.base),
             **_describe_point("pixmim", found.labels[1], found.other),
@@ -108,6 +104,12 @@ def tabulate_differences(curves: EpochCurves, differences: Sequence[EpochDiffere
         for found in differences
     ]
     return pd.DataFrame(records)
+
+
+def _describe_panel(curves: EpochCurves, panel: EpochPanel) -> dict[str, object]:
+    names = ("dataset", "subset", "condition")
+    own = {name: panel.setting[name] for name in names} | {"protocol": panel.setting["procedure"]}
+    return {"suite": curves.suite, "metric": curves.metric, **own}
 
 
 def _describe_point(role: str, label: str, point: Point) -> dict[str, object]:

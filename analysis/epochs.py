@@ -54,10 +54,12 @@ class EpochPanel:
 
     Args:
         title: what tells it from the other panels; "" where it is alone.
+        setting: its procedure (the protocol less what heads chose), subset, dataset, dataset_digest and condition.
         lines: position among EpochCurves.subjects -> line.
     """
 
     title: str
+    setting: dict[str, str]
     lines: dict[int, Line]
 
 
@@ -149,13 +151,23 @@ def read_curves(rows: pd.DataFrame, name: str, condition: str | None = None, ove
     if kept.empty:
         examples = ", ".join(sorted({*found["model"]})[:3])
         where = "an epoch" if over == "epoch" else "a radius (in the protocol, or r40 in its name)"
-        _refuse("models", f"at least one with {where}", examples, f"rows of {name}", "those of pretrain.run have it")
+        raise InputError(
+            "models",
+            expected=f"at least one with {where}",
+            found=examples,
+            where=f"rows of {name}",
+            fix="Evaluate checkpoints that pretrain.run wrote: --checkpoint 'runs/*/epoch-*.safetensors'.",
+        )
     kept = _name_lines(kept, over)
     subjects, positions = _list_subjects(kept)
     kept = kept.assign(line=positions)
     parts: Any = kept.groupby(_SETTING, sort=False)
-    common, titles = describe_settings([_describe_setting(dict(zip(_SETTING, key, strict=True))) for key, _ in parts])
-    panels = [EpochPanel(title, _cut_lines(part, subjects)) for title, (_, part) in zip(titles, parts, strict=True)]
+    settings = [dict(zip(_SETTING, key, strict=True)) for key, _ in parts]
+    common, titles = describe_settings([_describe_setting(setting) for setting in settings])
+    panels = [
+        EpochPanel(title, setting, _cut_lines(part, subjects))
+        for title, setting, (_, part) in zip(titles, settings, parts, strict=True)
+    ]
     left_out = int(models["place"].isna().sum())
     unit = str(kept["unit"].iloc[0])
     return EpochCurves(suite, metric, over, unit, subjects, tuple(panels), common, left_out)

@@ -33,6 +33,9 @@ def main(argv: list[str] | None = None) -> int:
         rows = pd.concat([read_run(folder) for folder in arguments.runs], ignore_index=True)
         if arguments.command == "figures":
             written = write_figures(rows, arguments.out, columns=arguments.columns)
+            if not written and rows["epoch"].nunique() > 1:
+                example = f"{rows['suite'].iloc[0]}/{rows['metric'].iloc[0]}"
+                print(f"over epochs: python -m analysis.run curves --metric {example} --runs …", file=sys.stderr)
         elif arguments.command == "curves":
             curves = read_curves(rows, arguments.metric, arguments.condition, arguments.over)
             written = write_curves(curves, arguments.out, arguments.condition, columns=arguments.columns)

@@ -15,7 +15,7 @@ from analysis.statistics import describe_subject
 from analysis.subjects import name_subjects
 from pixmim_eval.types import Estimate
 
-APART = ("robustness", "reconstruction")  # the first has tables of its own, the rows of the second are a figure's
+APART = ("robustness", "reconstruction", "foreground")  # the first has tables of its own, the rows of the second are a figure's
 WIDEST, LONGEST = 6, 40  # columns of numbers of one table; models of one that stays on a page
 MISSING = "–"
 
@@ -49,6 +49,10 @@ def _build_part(suite: str, group: Group, rows: pd.DataFrame) -> list[Table]:
         (position, row.condition, row.metric): Estimate(row.value, row.low, row.high, int(row.n), row.unit)
         for position, row in zip(positions, _list_rows(rows), strict=True)
     }
+    methods = [subject.method.removeprefix("pixmim-") for subject in subjects]
+    order = sorted(  # a method by epoch, each baseline before its PixMIM version
+        enumerate(subjects), key=lambda one: (methods.index(methods[one[0]]), one[1].epoch or 0, one[1].is_pixmim)
+    )
     notes = [
         *_describe(group, rows),
         *(f"{subject.label}: {subject.chosen}." for subject in subjects if subject.chosen),
@@ -58,7 +62,7 @@ def _build_part(suite: str, group: Group, rows: pd.DataFrame) -> list[Table]:
     tables = []
     for part in wrap_items(columns, WIDEST):
         body = []
-        for position, subject in enumerate(subjects):
+        for position, subject in order:
             known = [found.get((position, *column)) for column in part]
             if any(known):
                 counts = list_counts(estimate.n for estimate in known if estimate)

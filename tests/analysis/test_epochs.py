@@ -131,9 +131,7 @@ def test_models_without_an_epoch_are_left_out_and_counted(two_methods: list[Mode
     frame = frame_outcomes(*two_methods, build("supervised", None, 0.7))
     curves = read_curves(frame, "linear_probe/top1")
     assert curves.left_out == 1
-    assert "Left out: 1 model of unknown epoch." in " ".join(
-        draw_epochs(curves, curves.panels).texts[0].get_text().split()
-    )
+    assert "Left out: 1 of unknown epoch." in " ".join(draw_epochs(curves, curves.panels).texts[0].get_text().split())
     with pytest.raises(InputError, match="at least one with an epoch"):
         read_curves(frame_outcomes(build("supervised", None, 0.7)), "linear_probe/top1")
 

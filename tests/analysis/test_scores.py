@@ -79,3 +79,23 @@ def test_protocols_are_never_in_one_table(make_row: Row, as_frame: Callable[...,
         "Protocol: probe=cached.",
         "Protocol: probe=mae-90e.",
     ]
+
+
+def test_a_methods_epochs_stand_in_order_its_baseline_first(make_row: Row, as_frame: Callable) -> None:
+    models = [("mae", 10), ("pixmim-mae", 10), ("mae", 5), ("pixmim-mae", 20), ("x", None), ("mae", 20)]
+    rows = [
+        make_row("clean", 0.5, suite="knn", model=f"{method}-{epoch}", method=method, epoch=epoch)
+        for method, epoch in models
+    ]
+    ((suite, group),) = list_scores(as_frame(rows))
+    (table,) = build_scores(suite, group)
+    names = ["mae-5", "mae-10", "pixmim-mae-10", "mae-20", "pixmim-mae-20", "x-None"]
+    assert [row[0].text for row in table.rows] == names
+
+
+def test_models_of_several_epochs_are_pointed_to_curves(
+    make_row: Row, write_run: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run = write_run([make_row("clean", 0.5, suite="knn", epoch=epoch, model=f"mae-{epoch}") for epoch in (5, 10)])
+    assert main(["figures", "--runs", str(run), "--out", str(tmp_path)]) == 0
+    assert "analysis.run curves --metric knn/top1" in capsys.readouterr().err

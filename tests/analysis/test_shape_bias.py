@@ -268,4 +268,4 @@ def test_bias_over_epochs_is_a_curve_without_people(as_frame: Frame, write_run: 
     )
     numbers = pd.read_csv(tmp_path / "tables" / "curves-shape_bias-shape_bias.csv")
     assert numbers["epoch"].tolist() == [10, 20] and numbers["value"].tolist() == pytest.approx([0.3, 0.4])
-    assert "Left out: 3 models" in (tmp_path / "tables" / "curves-shape_bias-shape_bias.md").read_text()
+    assert "Left out: 3 of unknown epoch" in (tmp_path / "tables" / "curves-shape_bias-shape_bias.md").read_text()
