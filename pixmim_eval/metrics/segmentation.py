@@ -96,17 +96,18 @@ def score_segmentation(tallies: np.ndarray, seed: int = 0, resamples: int = RESA
         some_means, some_parts = _score(totals)
         drawn_means.append(some_means)
         drawn_parts.append(some_parts)
-    middle = [_estimate(means[0, place], np.concatenate(drawn_means)[:, place], count) for place in range(3)]
+    middle = np.concatenate(drawn_means)
+    miou, macc, aacc = (_estimate(means[0, place], middle[:, place], count) for place in range(3))
     seen = (tallies[:, 1] > 0).sum(axis=0)
     every = np.concatenate(drawn_parts)
-    single = [
+    iou, accuracy = (
         {
             label: _estimate(parts[0, kind, label], every[:, kind, label], int(seen[label]))
             for label in np.flatnonzero(np.isfinite(parts[0, kind])).tolist()
         }
         for kind in range(2)
-    ]
-    return SegmentationScores(*middle, *single)
+    )
+    return SegmentationScores(miou, macc, aacc, iou, accuracy)
 
 
 def _score(totals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,316 @@
+"""Two heads on frozen patch tokens: the labels of the nearest ones, and one linear layer. Nothing else is trained."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pixmim_eval.data.segmentation import IGNORED, SegmentationSet
+from pixmim_eval.data.transforms import normalize
+from pixmim_eval.errors import InputError
+from pixmim_eval.extract import cache_dir, digest_code, identify_model, process_rank, select_rows, share, wait_for_all
+from pixmim_eval.extract.store import Shape, load_entry
+from pixmim_eval.files import write_atomic
+from pixmim_eval.models.heads import L2_GRID, LinearHead, minimise_loss
+from pixmim_eval.models.heads.logistic import HELD_OUT, measure_loss
+from pixmim_eval.results import hash_parts
+from pixmim_eval.seeds import derive_seed, uniform
+from pixmim_eval.transfer.segmentation.examples import Example, map_examples, mark_row, read_examples, shrink_labels
+from pixmim_eval.transfer.segmentation.heads import resize_maps
+from pixmim_eval.transfer.segmentation.windows import Geometry, list_windows
+from pixmim_eval.types import Batch, Encoder, Model, SuiteConfig
+
+VERSION = 1  # raised with every change of what a bank holds or a head becomes
+_QUERIES_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class TokenBank:
+    """Patch tokens of training images, with the classes of their pixels.
+
+    Args:
+        tokens: float32 [M, D].
+        shares: float32 [M, K], the part of each patch's labelled pixels that each class has; rows sum to one.
+        image: int64 [M], row of the image.
+        key: 16 hex digits of all that they depend on.
+        skipped: images that could not be read.
+    """
+
+    tokens: np.ndarray
+    shares: np.ndarray
+    image: np.ndarray
+    key: str
+    skipped: int
+
+
+def gather_tokens(
+    model: Model, data: SegmentationSet, geometry: Geometry, config: SuiteConfig, *, count: int
+) -> TokenBank:
+    """About `count` patch tokens after the final norm, as many of each training image, chosen at random.
+
+    Args:
+        model: only its encoder is used, frozen.
+        data: training images; config.limit picks from them.
+        geometry: whose windows patches come from, side by side.
+        config: of the run; which patches are chosen depends on the seed and the image alone.
+        count: tokens wanted. Where there are more images, one is taken of each of `count` images.
+
+    Raises:
+        InputError: an image cannot be read, or no patch has a labelled pixel.
+        FloatingPointError: tokens are not finite.
+    """
+    rows = select_rows(data.manifest, config.limit)
+    rows = rows if len(rows) <= count else rows[np.linspace(0, len(rows) - 1, count).round().astype(np.int64)]
+    work = TokenPass(model, data, rows, geometry, config, math.ceil(count / len(rows)))
+    entry = load_entry(work)
+    shares = entry.arrays["shares"].reshape(-1, len(data.classes))
+    known = shares.sum(axis=1) > 0
+    if not known.any():
+        raise InputError(
+            "training masks",
+            expected="patches with labelled pixels",
+            found=f"none in {len(rows)} images",
+            where=f"{data.name}, role train",
+            fix="Check the values of the masks, or raise --limit.",
+        )
+    tokens = entry.arrays["tokens"].reshape(len(shares), -1)[known]
+    images = np.repeat(rows, work.tokens_per_image)[known]
+    return TokenBank(tokens, shares[known], images, work.key, int((~entry.table["present"]).sum()))
+
+
+@dataclass(frozen=True)
+class TokenPass:
+    """One pass of training images through an encoder: some patch tokens of each (see extract.store).
+
+    Args:
+        model, data, rows, geometry, config: as gather_tokens.
+        tokens_per_image: what is kept of an image; lines of zeros where it has fewer patches with labelled pixels.
+    """
+
+    model: Model
+    data: SegmentationSet
+    rows: np.ndarray
+    geometry: Geometry
+    config: SuiteConfig
+    tokens_per_image: int
+    kind = "tokens"
+
+    @property
+    def key(self) -> str:
+        """See Pass."""
+        bare = identify_model(replace(self.model, classify=None, label_space=None))
+        rows = hashlib.blake2b(self.rows.tobytes(), digest_size=8).hexdigest()
+        config = self.config
+        of_run = (config.seed, config.on_bad_image, torch.device(config.device).type, digest_code())
+        data = (self.data.digest, self.data.classes, rows)
+        return hash_parts("tokens", VERSION, bare, *data, self.geometry.name, self.tokens_per_image, *of_run)
+
+    @property
+    def description(self) -> str:
+        """See Pass."""
+        return f"{self.model.name}: tokens of {self.data.name}"
+
+    def shapes(self) -> dict[str, Shape]:
+        """See Pass."""
+        kind, count = np.dtype(np.float32), self.tokens_per_image
+        return {"tokens": ((count, self.model.encoder.dim), kind), "shares": ((count, len(self.data.classes)), kind)}
+
+    def prepare(self) -> None:
+        """Nothing: the data set is there."""
+
+    def run(self, rows: np.ndarray) -> Iterator[tuple[Batch, dict[str, np.ndarray]]]:
+        """One image at a time, so that no number depends on the others."""
+        examples = read_examples(self.data, rows, self.geometry, self.config)
+        for example, (tokens, shares) in map_examples(self._take, examples, torch.device(self.config.device)):
+            yield mark_row(example.row), {"tokens": tokens[None], "shares": shares[None]}
+
+    def _take(self, example: Example) -> tuple[np.ndarray, np.ndarray]:
+        tokens, shares = self._list_patches(example)
+        labelled = np.flatnonzero(shares.sum(axis=1) > 0)
+        seed = derive_seed(self.config.seed, "patches")
+        order = uniform(seed, torch.tensor([example.row]), len(shares))[0].numpy()[labelled].argsort(kind="stable")
+        chosen = np.sort(labelled[order[: self.tokens_per_image]])
+        missing = ((0, self.tokens_per_image - len(chosen)), (0, 0))
+        return np.pad(tokens[chosen], missing), np.pad(shares[chosen], missing)
+
+    def _list_patches(self, example: Example) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens [n, D] of every patch of every window, and the shares [n, K] of the classes."""
+        device, preprocessing = torch.device(self.config.device), self.model.preprocessing
+        image, classes = example.image, len(self.data.classes)
+        labels = torch.from_numpy(shrink_labels(example.labels, (image.shape[1], image.shape[2])))
+        crop = self.geometry.crop or 0
+        tokens, shares = [], []
+        for top, left in list_windows(image.shape[1], image.shape[2], crop, crop):
+            window = image[None, :, top : top + crop, left : left + crop].to(device)
+            with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                found = self.model.encoder.tokens(normalize(window, preprocessing.mean, preprocessing.std))
+            tokens.append(found.patches[0].float().cpu())
+            shares.append(share_patches(labels[top : top + crop, left : left + crop], found.grid, classes))
+        together = torch.cat(tokens)
+        if not torch.isfinite(together).all():
+            key = self.data.manifest.keys[example.row]
+            raise FloatingPointError(f"patch tokens of model {self.model.name} are not finite in {key}")
+        return together.numpy(), torch.cat(shares).numpy()
+
+
+def share_patches(labels: Tensor, grid: tuple[int, int], classes: int) -> Tensor:
+    """The part of each patch's labelled pixels that each class has.
+
+    Args:
+        labels: uint8 [H, W], sides multiples of the grid's; IGNORED where there is no class.
+        grid: patches (down, across).
+        classes: K.
+
+    Returns:
+        float32 [patches, K], patches row by row; zeros where no pixel is labelled.
+    """
+    down, across = grid
+    patches = labels.unflatten(0, (down, -1)).unflatten(2, (across, -1)).permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
+    patches = patches.long().where(patches != IGNORED, classes)
+    counts = torch.zeros(len(patches), classes + 1).scatter_add_(1, patches, torch.ones(patches.shape))[:, :classes]
+    return counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+class NearestTokens:
+    """Scores by the labels of the nearest training tokens; see windows.Scorer.
+
+    The scores of a patch are the shares of its k nearest tokens by cosine, weighted by softmax(cosine / temperature),
+    and are interpolated between patches.
+
+    Args:
+        encoder: whose tokens are looked up.
+        bank: of training tokens of the same encoder.
+        k: how many tokens, at most as many as there are.
+        temperature: above 0.
+        device: where to work.
+
+    Raises:
+        InputError: k or temperature out of range.
+
+    Source: Balazevic et al., "Towards in-context scene understanding", NeurIPS 2023 (arXiv 2306.01667), section 3:
+        k = 30, temperature 0.02. Differs: the bank has as many tokens of each image, drawn at random, not more of
+        images with more classes.
+    """
+
+    def __init__(self, encoder: Encoder, bank: TokenBank, k: int, temperature: float, device: str) -> None:
+        if not 1 <= k <= len(bank.tokens) or not 0 < temperature < math.inf:
+            raise InputError(
+                "nearest patch tokens",
+                expected=f"k from 1 to {len(bank.tokens)}, as many as the bank has, and a temperature above 0",
+                found=f"k = {k}, temperature {temperature:g}",
+                where="--k, --temperature",
+                fix="Lower --k, or raise --bank.",
+            )
+        self.encoder, self.k, self.temperature = encoder, k, temperature
+        self.bank = _scale(torch.from_numpy(np.array(bank.tokens)).to(device).double())
+        self.shares = torch.from_numpy(np.array(bank.shares)).to(device).double()
+
+    def __call__(self, images: Tensor) -> Tensor:
+        tokens = self.encoder.tokens(images)
+        with torch.autocast(images.device.type, enabled=False):
+            parts = tokens.patches.flatten(0, 1).double().split(_QUERIES_AT_ONCE)
+            scores = torch.cat([self._look_up(part) for part in parts]).float()
+        return spread_scores(scores, len(images), tokens.grid, images.shape[2:])
+
+    def _look_up(self, queries: Tensor) -> Tensor:
+        near = (_scale(queries) @ self.bank.T).topk(self.k, dim=1)
+        weights = (near.values / self.temperature).softmax(dim=1)
+        return torch.einsum("nk,nkc->nc", weights, self.shares[near.indices])
+
+
+class LinearTokens:
+    """Scores by one linear layer on every patch token, interpolated between patches; see windows.Scorer.
+
+    Args:
+        encoder: whose tokens are classified.
+        head: fitted on tokens of the same encoder, on its device.
+    """
+
+    def __init__(self, encoder: Encoder, head: LinearHead) -> None:
+        self.encoder, self.head = encoder, head
+
+    def __call__(self, images: Tensor) -> Tensor:
+        tokens = self.encoder.tokens(images)
+        return spread_scores(self.head(tokens.patches.flatten(0, 1)), len(images), tokens.grid, images.shape[2:])
+
+
+def spread_scores(scores: Tensor, count: int, grid: tuple[int, int], shape: torch.Size) -> Tensor:
+    """Scores [B * patches, K] of patches as maps [B, K, H, W], bilinear."""
+    maps = scores.unflatten(0, (count, *grid)).permute(0, 3, 1, 2)
+    return resize_maps(maps, shape)
+
+
+def _scale(tokens: Tensor) -> Tensor:
+    return tokens / tokens.norm(dim=1, keepdim=True).clamp(min=1e-12)
+
+
+def load_linear_head(bank: TokenBank, config: SuiteConfig) -> LinearHead:
+    """The head of `fit_tokens`, fitted by the first process and kept in the cache, on the run's device."""
+    key = hash_parts("linear-tokens", VERSION, bank.key)
+    file = cache_dir() / "heads" / f"{key}.npz"
+    if not share(file.exists()):
+        if process_rank()[0] == 0:
+            write_atomic(file, fit_tokens(bank, seed=config.seed, device=config.device).to_bytes())
+        wait_for_all()
+    return LinearHead.from_bytes(file.read_bytes()).to(config.device)
+
+
+def fit_tokens(bank: TokenBank, *, seed: int, device: str = "cpu") -> LinearHead:
+    """Logistic regression from patch tokens to the class that most of a patch's pixels have.
+
+    Minimises mean cross-entropy + l2 / 2 · ‖W‖² on standardised tokens. From the strongest penalty on, the next weaker
+    one is taken as long as it lowers the cross-entropy of the tokens of a held-out fifth of the images; then all are
+    fitted. No scored image is ever looked at.
+
+    Raises:
+        InputError: tokens of fewer than two images.
+    """
+    images = np.unique(bank.image)
+    if len(images) < 2:
+        raise InputError(
+            "training set of a linear head",
+            expected="tokens of at least two images",
+            found=f"of {len(images)}",
+            where="role train",
+            fix="Give more training images, or raise --limit.",
+        )
+    order = uniform(derive_seed(seed, "held-out"), torch.from_numpy(images), 1)[:, 0].argsort().numpy()
+    held_out = np.isin(bank.image, images[order[: max(1, round(HELD_OUT * len(images)))]])
+    tokens = torch.from_numpy(np.array(bank.tokens)).to(device)
+    labels, classes = torch.from_numpy(bank.shares.argmax(axis=1)).to(device), bank.shares.shape[1]
+    fitted, rest = (torch.from_numpy(mask).to(device) for mask in (~held_out, held_out))
+    mean, scale = _measure_spread(tokens[fitted])
+    inputs, others = (tokens[fitted] - mean) / scale, (tokens[rest] - mean) / scale
+    solution = best = torch.zeros(classes, tokens.shape[1] + 1, device=device)
+    best_loss, best_l2 = math.inf, math.nan
+    for l2 in sorted(L2_GRID, reverse=True):  # each solution is a good start for the next weaker penalty
+        solution = minimise_loss(inputs, labels[fitted], l2, start=solution)
+        loss = measure_loss(solution, others, labels[rest])
+        if not loss < best_loss:
+            break
+        best_loss, best_l2, best = loss, l2, solution
+    mean, scale = _measure_spread(tokens)
+    solution = minimise_loss((tokens - mean) / scale, labels, best_l2, start=best).cpu()
+    return LinearHead(
+        weight=solution[:, :-1].contiguous(),
+        bias=solution[:, -1].contiguous(),
+        mean=mean.cpu(),
+        scale=scale.cpu(),
+        pooling="patches",
+        l2=best_l2,
+        images=len(images),
+        held_out_loss=best_loss,
+    )
+
+
+def _measure_spread(tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each feature, float32 [D]; 1 for one that is constant."""
+    mean, deviation = tokens.double().mean(dim=0), tokens.double().std(dim=0, correction=0)
+    scale = torch.where(deviation > 1e-6 * mean.abs().clamp(min=1e-6), deviation, 1.0)
+    return mean.float(), scale.float()

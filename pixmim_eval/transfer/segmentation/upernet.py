@@ -1,0 +1,340 @@
+"""UperNet on a pretrained encoder, trained whole: the network, and its training as a task of the training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, astuple, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from pixmim_eval.data.segmentation import IGNORED, SegmentationSet
+from pixmim_eval.devices import resolve_precision
+from pixmim_eval.errors import BadImageError, InputError
+from pixmim_eval.extract import digest_code, identify_model, wait_for_all
+from pixmim_eval.models.convvit import ConvVisionTransformer
+from pixmim_eval.results import hash_parts
+from pixmim_eval.seeds import derive_seed, uniform
+from pixmim_eval.training import ImageTask, TrainingSettings, build_fabric, train
+from pixmim_eval.transfer.networks import group_by_layer
+from pixmim_eval.transfer.paths import CALLS, place_paths
+from pixmim_eval.transfer.segmentation.backbone import ConvBackbone, ViTBackbone, build_backbone
+from pixmim_eval.transfer.segmentation.crops import MaskedCrop
+from pixmim_eval.transfer.segmentation.examples import logger, read_pairs
+from pixmim_eval.transfer.segmentation.heads import FcnHead, RowDropout, UperHead, resize_maps
+from pixmim_eval.transfer.segmentation.recipes import UperNetRecipe
+from pixmim_eval.types import Batch, Model, SuiteConfig
+
+VERSION = 1  # raised with every change of what the weights become
+AUXILIARY_LEVEL = 2  # of the backbone's maps
+
+
+class UperNet(nn.Module):
+    """A backbone with UperNet's head, an auxiliary head on its third map, and the loss of both.
+
+    Args:
+        backbone: gives four maps.
+        classes: number K of classes.
+        recipe: widths, dropout and drop path.
+    """
+
+    def __init__(self, backbone: ViTBackbone | ConvBackbone, classes: int, recipe: UperNetRecipe) -> None:
+        super().__init__()
+        self.backbone, self.auxiliary_weight = backbone, recipe.auxiliary_weight
+        self.head = UperHead(backbone.dims, recipe.channels, classes, recipe.dropout)
+        self.auxiliary: FcnHead | None = None
+        if recipe.auxiliary_weight:
+            width = backbone.dims[AUXILIARY_LEVEL]
+            self.auxiliary = FcnHead(width, recipe.auxiliary_channels, classes, recipe.dropout)
+        self._paths = place_paths(backbone, recipe.drop_path)
+        self._dropouts = [module for module in self.modules() if isinstance(module, RowDropout) and module.rate]
+
+    @property
+    def random_numbers(self) -> int:
+        """How many random numbers an image takes."""
+        return len(self._paths) * CALLS + sum(dropout.channels for dropout in self._dropouts)
+
+    def forward(self, images: Tensor, labels: Tensor, numbers: Tensor) -> Tensor:
+        """The loss: mean cross-entropy in nats, of both heads.
+
+        Args:
+            images: float32 [B, 3, S, S], normalised.
+            labels: int64 [B, S, S], IGNORED where there is no class.
+            numbers: float32 [B, random_numbers] in [0, 1), which decide on paths and channels.
+        """
+        start = 0
+        for owner, count in [(path, CALLS) for path in self._paths] + [(one, one.channels) for one in self._dropouts]:
+            owner.begin(numbers[:, start : start + count])
+            start += count
+        maps = self.backbone(images)
+        loss = measure_pixel_loss(self.head(maps), labels)
+        if self.auxiliary is not None:
+            loss = loss + self.auxiliary_weight * measure_pixel_loss(self.auxiliary(maps[AUXILIARY_LEVEL]), labels)
+        return loss
+
+    def score(self, images: Tensor) -> Tensor:
+        """Logits [B, K, H, W] of images float [B, 3, H, W], normalised; see windows.Scorer."""
+        return resize_maps(self.head(self.backbone(images)).float(), images.shape[2:])
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Which parameters are of which layer, as timm's models say it; necks and heads are of the last.
+
+        Source: implus/mae_segmentation and ConvMAE's SEG, layer_decay_optimizer_constructor.py: embedding, class token
+            and positions are layer 0, and so are stages 1 and 2 of ConvMAE.
+        """
+        start = r"^backbone\.encoder\."
+        if isinstance(self.backbone.encoder, ConvVisionTransformer):
+            stem = start + r"(?:pos_embed|patch_embed|blocks1|blocks2)"
+            return {"stem": stem, "blocks": [(start + r"blocks3\.(\d+)", None)]}
+        return {"stem": start + r"(?:cls_token|pos_embed|patch_embed)", "blocks": [(start + r"blocks\.(\d+)", None)]}
+
+
+def measure_pixel_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy in nats, over all pixels: one without a class counts as 0.
+
+    Args:
+        logits: float [B, K, h, w], resized to the labels.
+        labels: int64 [B, H, W].
+
+    Source: mmsegmentation's CrossEntropyLoss, whose mean counts ignored pixels (avg_non_ignore=False).
+    """
+    resized = resize_maps(logits.float(), labels.shape[1:])
+    return F.cross_entropy(resized, labels, ignore_index=IGNORED, reduction="sum") / labels.numel()
+
+
+@dataclass(frozen=True)
+class PixelBatch(Batch):
+    """A batch with the classes of pixels.
+
+    Args:
+        pixels: uint8 [B, S, S].
+        places: int64 [B], in the endless sequence of crops.
+    """
+
+    pixels: Tensor
+    places: Tensor
+
+
+class _Crops(Dataset[Any]):
+    """The endless sequence of crops: pass after pass over the data set, each in an order of its own.
+
+    A bad image that is to be skipped gives a crop of pixels without a class, so that batches keep their size.
+    """
+
+    def __init__(self, data: SegmentationSet, rows: np.ndarray, crop: MaskedCrop, seed: int, *, skip: bool) -> None:
+        self.data, self.rows, self.crop, self.seed, self.skip = data, rows, crop, seed, skip
+
+    def __getitems__(self, places: np.ndarray) -> tuple[np.ndarray, ...] | InputError:
+        rows, side, found = self._find_rows(places), self.crop.recipe.crop, []
+        for place, pair in zip(places.tolist(), read_pairs(self.data, rows), strict=True):
+            if isinstance(pair, InputError):
+                if not self.skip or not isinstance(pair, BadImageError):
+                    return pair
+                logger.warning("skipped: %s", pair)
+                pair = np.full((side, side, 3), self.crop.fill, np.uint8), np.full((side, side), IGNORED, np.uint8)
+            found.append(self.crop(*pair, seed=derive_seed(self.seed, "crop"), index=place))
+        images, pixels = zip(*found, strict=True)
+        return np.stack(images), np.stack(pixels), rows, places
+
+    def _find_rows(self, places: np.ndarray) -> np.ndarray:
+        """Which image each place of the sequence shows, int64."""
+        passes, within = np.divmod(places, len(self.rows))
+        seeds = [derive_seed(self.seed, "order", number) for number in passes.tolist()]
+        orders = [_permute(len(self.rows), seed) for seed in seeds]
+        return self.rows[[order[place] for order, place in zip(orders, within.tolist(), strict=True)]]
+
+
+@lru_cache(maxsize=2)
+def _permute(count: int, seed: int) -> np.ndarray:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed)).numpy()
+
+
+class UperNetTraining(ImageTask):
+    """The training as a task of the training loop, whose one epoch is all iterations; see train_upernet."""
+
+    def __init__(
+        self,
+        model: Model,
+        data: SegmentationSet,
+        rows: np.ndarray,
+        config: SuiteConfig,
+        recipe: UperNetRecipe,
+        fabric: Any,
+    ) -> None:
+        self.manifest, self.preprocessing, self.device = data.manifest, model.preprocessing, fabric.device
+        self.recipe, self.seed, self.workers = recipe, config.seed, config.workers
+        self.world_size, self.rank = fabric.world_size, fabric.global_rank
+        torch.manual_seed(derive_seed(config.seed, "upernet"))
+        self.network = UperNet(build_backbone(model, recipe), len(data.classes), recipe)
+        self.module: nn.Module = self.network
+        red, green, blue = (round(255 * mean) for mean in model.preprocessing.mean)
+        crop = MaskedCrop(recipe, (red, green, blue))
+        self.crops = _Crops(data, rows, crop, config.seed, skip=config.on_bad_image == "skip")
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """All of them: the data set has no epochs here."""
+        return self.recipe.iterations
+
+    def batches(self, epoch: int, first_step: int) -> Iterator[Batch]:
+        """Micro-batches from a step on."""
+        batch, parts = self.recipe.train_batch_size, self.recipe.accumulate
+        share = batch // (self.world_size * parts)
+        steps = range(first_step, self.recipe.iterations)
+        starts = (
+            step * batch + (part * self.world_size + self.rank) * share for step in steps for part in range(parts)
+        )
+        chunks = _Chunks([np.arange(start, start + share) for start in starts])
+        pin = self.device.type == "cuda"
+        loader = DataLoader(
+            self.crops,
+            batch_sampler=chunks,  # type: ignore[arg-type]
+            num_workers=self.workers,
+            collate_fn=_pass_on,
+            pin_memory=pin,
+        )
+        for found in loader:
+            if isinstance(found, InputError):
+                raise found
+            images, pixels, rows, places = (torch.as_tensor(values) for values in found)
+            yield PixelBatch(images.permute(0, 3, 1, 2).contiguous(), rows, torch.full_like(rows, -1), pixels, places)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Weights by layer, each with its share of the learning rate, decayed or not.
+
+        Source: as UperNet.group_matcher; class token and positions are decayed, as its names miss the exemption.
+        """
+        return group_by_layer(self.network, self.recipe.weight_decay, self.recipe.layer_decay)
+
+    def build_optimizer(self, groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
+        """AdamW."""
+        return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True)
+
+    def inputs(self, batch: Batch, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Normalised images, labels, and what decides on the paths and channels of each crop."""
+        assert isinstance(batch, PixelBatch)  # as `batches` makes them
+        places = batch.places.to(self.device)
+        numbers = uniform(derive_seed(self.seed, "paths"), places, self.network.random_numbers)
+        return self.normalise(batch.images), batch.pixels.to(self.device).long(), numbers
+
+
+class _Chunks:
+    """A sampler of batches of places."""
+
+    def __init__(self, chunks: list[np.ndarray]) -> None:
+        self.chunks = chunks
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return iter(self.chunks)
+
+    def __len__(self) -> int:
+        return len(self.chunks)
+
+
+def _pass_on(found: Any) -> Any:
+    return found
+
+
+def train_upernet(
+    model: Model, data: SegmentationSet, rows: np.ndarray, config: SuiteConfig, recipe: UperNetRecipe
+) -> tuple[UperNet, str]:
+    """Train UperNet on a copy of a model's encoder, or go on where a killed run stopped (in config.out/training).
+
+    Args:
+        model: a ViT or ConvViT of ours.
+        data, rows: the training images.
+        config: of the run.
+        recipe: with its sizes resolved.
+
+    Returns:
+        The network in eval mode, and 16 hex digits of all that its weights depend on.
+
+    Raises:
+        InputError: another encoder, or a batch that cannot be dealt out.
+        NonFiniteLossError: the loss is not finite.
+
+    Source: see UperNetRecipe. Differs: random numbers depend on the seed and the crop alone, so that results do not
+        depend on processes and workers; the learning rate warms up from 0 (published: 1e-6 of it); bf16 where the
+        device computes in it (published: fp16 with apex).
+    """
+    recipe = replace(recipe, precision=resolve_precision(config.device, recipe.precision))
+    fabric = build_fabric(config.device, recipe.precision)
+    _check_batch(recipe, fabric.world_size)
+    task = UperNetTraining(model, data, rows, config, recipe, fabric)
+    key = compute_training_key(model, data, rows, config, recipe)
+    directory = _locate(config, key)
+    directory.mkdir(parents=True, exist_ok=True)
+    train(fabric, task, _build_settings(recipe, config.seed), directory)
+    wait_for_all()
+    return task.network.requires_grad_(False).eval(), key
+
+
+def load_upernet(
+    model: Model, data: SegmentationSet, rows: np.ndarray, config: SuiteConfig, recipe: UperNetRecipe
+) -> tuple[UperNet, str] | None:
+    """What train_upernet gave, on the run's device; None where that training is not at its end."""
+    recipe = replace(recipe, precision=resolve_precision(config.device, recipe.precision))
+    key = compute_training_key(model, data, rows, config, recipe)
+    path = _locate(config, key) / "state.pt"
+    if not path.exists():
+        return None
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if state["step"] < recipe.iterations:
+        return None
+    network = UperNet(build_backbone(model, recipe), len(data.classes), recipe)
+    network.load_state_dict(state["module"])
+    return network.requires_grad_(False).eval().to(config.device), key
+
+
+def _locate(config: SuiteConfig, key: str) -> Path:
+    return config.out / "training" / f"upernet-{key}"
+
+
+def compute_training_key(
+    model: Model, data: SegmentationSet, rows: np.ndarray, config: SuiteConfig, recipe: UperNetRecipe
+) -> str:
+    """16 hex digits of all that the trained weights depend on."""
+    bare = identify_model(replace(model, classify=None, label_space=None))
+    settings = astuple(replace(recipe, inference="slide", stride=0))  # of tests, not of training
+    of_run = (config.seed, config.on_bad_image, torch.device(config.device).type, digest_code())
+    return hash_parts("upernet", VERSION, bare, data.digest, rows.tolist(), data.classes, *settings, *of_run)
+
+
+def describe_recipe(recipe: UperNetRecipe) -> Mapping[str, object]:
+    """What the protocol of a row says: every setting that its numbers depend on, but those of test windows."""
+    return {name: value for name, value in asdict(recipe).items() if name not in ("inference", "stride")}
+
+
+def _build_settings(recipe: UperNetRecipe, seed: int) -> TrainingSettings:
+    return TrainingSettings(
+        epochs=1,
+        batch_size=recipe.train_batch_size,
+        accumulate=recipe.accumulate,
+        learning_rate=recipe.learning_rate,
+        min_learning_rate=0.0,
+        warmup_epochs=recipe.warmup_iterations / recipe.iterations,
+        compile=False,
+        seed=seed,
+        save_every=1,
+        draw_every=0,
+        state_minutes=10.0,
+        poly_power=recipe.power,
+    )
+
+
+def _check_batch(recipe: UperNetRecipe, processes: int) -> None:
+    shares = processes * recipe.accumulate
+    if recipe.train_batch_size % shares or recipe.train_batch_size // recipe.accumulate < 2:
+        raise InputError(
+            "batch size",
+            expected=f"a multiple of processes x accumulation, {shares}, and at least two images a batch norm",
+            found=str(recipe.train_batch_size),
+            where="--train-batch-size",
+            fix=f"Take {max(2 * recipe.accumulate, recipe.train_batch_size // shares * shares + shares)}.",
+        )
