@@ -8,7 +8,8 @@ import pandas as pd
 
 from analysis.captions import format_interval, format_value, name_metric
 from analysis.epoch_curves import describe_curves, name_axis
-from analysis.epochs import EpochCurves, EpochDifference, EpochPanel, Point
+from analysis.epoch_differences import EpochDifference
+from analysis.epochs import EpochCurves, EpochPanel, Point
 from analysis.formats import Cell, Table
 from analysis.statistics import describe_estimate, describe_subject
 

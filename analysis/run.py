@@ -11,8 +11,9 @@ import pandas as pd
 
 from analysis.differences import attach_hits
 from analysis.epoch_curves import draw_epochs, plan_panels
+from analysis.epoch_differences import compare_epochs
 from analysis.epoch_tables import build_differences, build_values, tabulate_differences, tabulate_values
-from analysis.epochs import EpochCurves, compare_epochs, read_curves
+from analysis.epochs import EpochCurves, read_curves
 from analysis.figures import save_figure, write_figures
 from analysis.tables import write_table, write_tables
 from pixmim_eval.errors import InputError

@@ -13,8 +13,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from analysis.epoch_curves import draw_epochs, plan_panels
+from analysis.epoch_differences import FROM_INTERVALS, PAIRED, adjust_holm, compare_epochs, subtract
 from analysis.epoch_tables import build_differences, build_values
-from analysis.epochs import FROM_INTERVALS, PAIRED, adjust_holm, compare_epochs, read_curves, strip_epoch, subtract
+from analysis.epochs import read_curves, strip_epoch
 from analysis.layout import STYLE
 from analysis.run import main
 from pixmim_eval.errors import InputError
