@@ -48,7 +48,7 @@ def open_data(
 
 def open_files(texts: Sequence[str], suite: EvaluationSuite) -> dict[str, FileSet]:
     """What --data names besides sets of images, by role. Raises as open_data."""
-    paths = _assign_roles(texts, suite, with_train=False)
+    paths = _assign_roles(texts, suite, with_train="train" in suite.needs)
     return {role: suite.openers[role](path) for role, path in paths.items() if role in suite.openers}
 
 

@@ -11,7 +11,7 @@ import pytest
 from pixmim_eval.data.imagenet import imagenet_space, subset_classes
 from pixmim_eval.errors import InputError
 from pixmim_eval.metrics.corruption_error import ALEXNET_ERRORS
-from pixmim_eval.suites.roles import open_data
+from pixmim_eval.suites.roles import open_data, open_files
 from tests.data.files import TENCH, class_names, encode, pixels, write, write_classes
 
 PUBLISHED = ("imagenet-a", "imagenet-r", "imagenet-sketch", "imagenet-v2", "imagenet-c")
@@ -80,6 +80,15 @@ def test_a_scored_role_never_takes_the_training_part_of_a_set_that_has_others(tm
     write_classes(tmp_path / "other" / "test", count=2)
     with pytest.raises(InputError, match="val, or one part only, found test, train"):
         open_roles(f"rendition={tmp_path / 'other'}")
+
+
+def test_a_folder_with_train_and_val_is_all_that_a_suite_of_both_needs(tmp_path: Path) -> None:
+    for number, part in enumerate(("train", "val")):
+        write(tmp_path / part / TENCH / "1.png", encode(pixels(number)))
+    suite: Any = SimpleNamespace(openers={}, needs=("val", "train"), accepts=())
+    data = open_data([str(tmp_path)], suite, with_train=True)
+    assert set(data) == {"val", "train"} and data["val"].digest != data["train"].digest
+    assert not open_files([str(tmp_path)], suite)
 
 
 def test_cells_may_not_be_the_training_images(tmp_path: Path) -> None:
