@@ -139,12 +139,15 @@ def read_stimuli(manifest: Manifest, experiment: str) -> Stimuli:
 def _read_shapes16(manifest: Manifest, source: Shapes16Source, experiment: str) -> Stimuli:
     rows, categories = np.arange(len(manifest)), manifest.label_space.classes
     found = textures(rows, source.variant, source.seed)
-    pairs = zip(rows.tolist(), manifest.labels.tolist(), found.tolist(), strict=True)
+    names = []
+    for row, shape, texture in zip(rows.tolist(), manifest.labels.tolist(), found.tolist(), strict=True):
+        cue = f"-{categories[texture]}{row}" if texture >= 0 else ""  # some variants have images without a texture
+        names.append(f"{categories[shape]}{row}{cue}.png")
     return Stimuli(
         manifest=manifest,
         experiment=experiment,
         categories=categories,
-        images=np.array([f"{categories[shape]}{row}-{categories[texture]}{row}.png" for row, shape, texture in pairs]),
+        images=np.array(names),
         shapes=manifest.labels,
         textures=found,
         conditions=np.full(len(rows), "NaN"),

@@ -40,7 +40,7 @@ def apply_evaluation(
                 found=f"{image.shape[0]} x {image.shape[1]}",
                 where=where,
                 fix="Write the size that all images have after the path (PATH@64), or have them resized and cropped: "
-                "PATH without @SIZE, for imagenet-c PATH@files.",
+                "PATH without @SIZE, for imagenet-c PATH@files, for cue-conflict images --geometry resize256.",
             )
         return resize(image, (size, size), preprocessing.interpolation)
     if preprocessing.resize < size:

@@ -123,8 +123,11 @@ class ModelVsHuman(EvaluationSuite):
         return Outcome(_measure_observers(self.name, panels[condition], config), {})
 
     def draw(self, models: Sequence[Model], config: SuiteConfig, folder: Path) -> list[Path]:
-        """The table of the benchmark, as CSV and Markdown."""
-        table = rank_models([row for row in RunFolder(config.out).read() if row.suite == self.name])
+        """The table of the benchmark, as CSV and Markdown; nothing where its condition failed."""
+        rows = [row for row in RunFolder(config.out).read() if (row.suite, row.condition) == (self.name, BENCHMARK)]
+        if not rows:
+            return []
+        table = rank_models(rows)
         files = {"csv": table.to_csv(index=False), "md": _format_table(table)}
         paths = [folder.parent / "tables" / f"{self.name.replace('_', '-')}-benchmark.{ending}" for ending in files]
         for path, text in zip(paths, files.values(), strict=True):
@@ -353,15 +356,14 @@ def rank_models(rows: Sequence[ResultRow]) -> pd.DataFrame:
     """The table of the benchmark.
 
     Args:
-        rows: of condition "benchmark" count; the latest where a model has several.
+        rows: of condition "benchmark"; the latest counts where a model has several.
 
     Returns:
         One line a model, the one most like people first, and people last: model, accuracy_difference_people,
         observed_consistency_people, error_consistency_people, mean_rank (over the ranks of these three, ties sharing
         theirs), ood_accuracy. People have no rank.
     """
-    kept = sorted((row for row in rows if row.condition == BENCHMARK), key=lambda row: row.time)
-    found = {(row.model, row.metric): row.value for row in kept}
+    found = {(row.model, row.metric): row.value for row in sorted(rows, key=lambda row: row.time)}
     table = pd.Series(found).unstack()
     table = table.reindex(columns=[*_RANKED, "ood_accuracy"])
     models = table.drop(index=PEOPLE, errors="ignore")

@@ -94,6 +94,8 @@ def test_shapes16_knows_shapes_and_textures_of_its_rows() -> None:
     np.testing.assert_array_equal(found.shapes, rendered.shapes)
     np.testing.assert_array_equal(found.textures, rendered.textures)
     assert len(set(found.images.tolist())) == 32
+    plain = read_stimuli(shapes16.manifest("sketch", count=16), "sketch")
+    assert not any("-" in name.replace("half-disc", "") for name in plain.images.tolist())
 
 
 def test_names_of_one_image_are_the_same_without_what_stands_before() -> None:

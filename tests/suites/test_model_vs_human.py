@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -14,6 +15,7 @@ from pixmim_eval.data.panels import open_trials
 from pixmim_eval.data.stimuli import LEFT_OUT, open_stimuli
 from pixmim_eval.data.trials import read_trial_file
 from pixmim_eval.errors import InputError
+from pixmim_eval.results import RunFolder
 from pixmim_eval.suites import load_suite
 from pixmim_eval.suites.model_vs_human import ModelVsHuman, Observers, rank_models
 from pixmim_eval.suites.observers import GeometryOptions
@@ -246,6 +248,19 @@ def test_the_table_ranks_models_by_the_mean_of_three_ranks_and_not_people(tmp_pa
         2.833333,
     ]
     assert np.isnan(table.loc["people", "mean_rank"])
+
+
+def test_the_table_is_written_as_csv_and_markdown_once_there_are_rows(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    assert SUITE.draw([], config, tmp_path / "reports" / "figures") == []
+    (observers,) = SUITE.subjects(config)
+    RunFolder(config.out).write("0" * 16, SUITE.run(observers, "benchmark", config))
+    table, text = SUITE.draw([], config, tmp_path / "reports" / "figures")
+    assert table == tmp_path / "reports" / "tables" / "model-vs-human-benchmark.csv"
+    with table.open(newline="") as file:
+        net, people = csv.DictReader(file)
+    assert (net["model"], net["mean_rank"], people["model"], people["mean_rank"]) == ("net", "1.0", "people", "")
+    assert f"| people | {float(people['accuracy_difference_people']):.3f} |" in text.read_text()
 
 
 def test_images_without_trials_and_trials_without_the_images_shown_are_refused(tmp_path: Path) -> None:
