@@ -15,6 +15,8 @@ from analysis.bars import MAX_MODELS, draw_robustness
 from analysis.cells import build_maps, choose_scales
 from analysis.curves import draw_curves, plan_curves
 from analysis.differences import compare_cells
+from analysis.foreground import list_foreground
+from analysis.foreground_figures import draw_against_probe, draw_overlap
 from analysis.groups import Group, split_groups
 from analysis.heatmap import MODELS, PAIRS, ROWS, draw_heatmaps
 from analysis.layout import STYLE, wrap_items
@@ -35,6 +37,7 @@ def write_figures(rows: pd.DataFrame, out: Path, *, columns: int = 2) -> list[Pa
     Of the suite robustness these are `robustness`, bars and curves; `robustness-curves`, a panel for each corruption,
     where there are more than six of them; and `robustness-heatmap`. Of reconstruction it is `reconstruction-spectrum`.
     Of shape_bias: `shape-bias`, `shape-bias-accuracy` where the runs hold accuracies too, and `error-consistency`.
+    Of foreground: `foreground-overlap`, and `foreground-accuracy` where the runs hold linear probes.
     Other suites have none: their numbers stand in tables, and over epochs in the figures of the command `curves`.
 
     Args:
@@ -49,6 +52,10 @@ def write_figures(rows: pd.DataFrame, out: Path, *, columns: int = 2) -> list[Pa
     suites = [suite for suite in SUITES if suite in set(rows["suite"])]
     found = [(group.suffix, draw_group(group, columns)) for suite in suites for group in split_groups(rows, suite)]
     found += [(bias.suffix, draw_shape_bias(bias, columns)) for bias in list_shape_bias(rows)]
+    for kept in list_foreground(rows):
+        probed = draw_against_probe(kept, rows, columns=columns)
+        named = {"foreground-overlap": [draw_overlap(kept, columns=columns)]}
+        found.append((kept.suffix, named | ({"foreground-accuracy": [probed]} if probed else {})))
     for suffix, named in found:
         for name, figures in named.items():
             for number, figure in enumerate(figures, start=1):

@@ -20,6 +20,8 @@ from analysis.captions import (
 )
 from analysis.columns import Column
 from analysis.differences import MAX_PAIRS, Comparison, Difference, compare_models, list_pairs, tabulate_differences
+from analysis.foreground import list_foreground
+from analysis.foreground_table import build_choices, tabulate_overlaps
 from analysis.formats import Cell, Table, to_latex, to_markdown
 from analysis.groups import split_groups
 from analysis.published import NAMES, read_published
@@ -55,6 +57,8 @@ def write_tables(rows: pd.DataFrame, out: Path) -> list[Path]:
             numbers = tabulate_differences(robustness, comparisons)
             table = build_differences(robustness, comparisons)
             written += write_table(out / "tables" / f"robustness-differences{end}", [table], numbers)
+    if overlaps := list_foreground(rows):
+        written += write_table(out / "tables" / "foreground", [build_choices(overlaps)], tabulate_overlaps(overlaps))
     if scores := list_scores(rows):
         tables = [table for suite, group in scores for table in build_scores(suite, group)]
         written += write_table(out / "tables" / "scores", tables, tabulate_scores(scores))
