@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-import pandas as pd
 
-from pixmim_eval.data.panels import Panel, TrialSet, is_person, match_images, open_trials
-from pixmim_eval.data.stimuli import CUE_CONFLICT, EXPERIMENTS, StimulusSets, open_stimuli
+from pixmim_eval.data.panels import Panel, match_images, open_trials
+from pixmim_eval.data.stimuli import CUE_CONFLICT, EXPERIMENTS, open_stimuli
 from pixmim_eval.errors import InputError
 from pixmim_eval.extract import select_head_rows, select_rows
 from pixmim_eval.files import write_atomic
-from pixmim_eval.metrics.consistency import average, resample_mean
-from pixmim_eval.results import RunFolder, format_protocol, hash_parts, make_rows
-from pixmim_eval.seeds import derive_seed
+from pixmim_eval.results import RunFolder, format_protocol, make_rows
 from pixmim_eval.suites import EvaluationSuite
+from pixmim_eval.suites.human_benchmark import (
+    BENCHMARK,
+    benchmark_model,
+    benchmark_observers,
+    format_table,
+    rank_models,
+)
 from pixmim_eval.suites.observers import (
-    PEOPLE,
     UNITS,
     Comparison,
     GeometryOptions,
@@ -34,13 +37,11 @@ from pixmim_eval.suites.observers import (
     map_outputs,
     name_observer,
     observers_model,
+    stimuli_of,
+    trials_of,
 )
 from pixmim_eval.suites.shape_bias import measure_answers, rate_answers
 from pixmim_eval.types import Estimate, FileSet, Model, Outcome, ResultRow, SuiteConfig
-
-BENCHMARK = "benchmark"
-_RANKED = {"accuracy_difference_people": True, "observed_consistency_people": False, "error_consistency_people": False}
-"""Metrics of the benchmark's table, and whether less is better."""
 
 
 class ModelVsHuman(EvaluationSuite):
@@ -85,7 +86,7 @@ class ModelVsHuman(EvaluationSuite):
             return ("trials",)
         for name, panel in _list_panels(self, config).items():
             if condition in (name, BENCHMARK):
-                stimuli = _stimuli(config).sets[name]
+                stimuli = stimuli_of(config).sets[name]
                 map_outputs(model, stimuli, config)
                 check_names(model, panel)
                 match_images(panel, stimuli, select_rows(stimuli.manifest, config.limit))
@@ -93,14 +94,14 @@ class ModelVsHuman(EvaluationSuite):
 
     def subjects(self, config: SuiteConfig) -> list[Model]:
         """All observers from files, as one."""
-        return [observers_model(_trials(config).digest)]
+        return [observers_model(trials_of(config).digest)]
 
     def count_images(self, model: Model, condition: str, config: SuiteConfig) -> dict[str, int]:
         """Forward passes where nothing is cached; see EvaluationSuite."""
         if model.encoder is None:
             return {}
         names = _list_panels(self, config) if condition == BENCHMARK else [condition]
-        sets = _stimuli(config).sets
+        sets = stimuli_of(config).sets
         images = {name: len(select_rows(sets[name].manifest, config.limit)) for name in names}
         if model.classify is None:
             images["train"] = len(select_head_rows(config.data["train"], config.limit))
@@ -116,10 +117,10 @@ class ModelVsHuman(EvaluationSuite):
         panels = _list_panels(self, config)
         if model.encoder is not None:
             if condition == BENCHMARK:
-                return Outcome(_benchmark_model(model, panels, config), {})
+                return Outcome(benchmark_model(self.name, model, panels, config), {})
             return _measure_model(model, panels[condition], config)
         if condition == BENCHMARK:
-            return Outcome(_benchmark_observers(self.name, panels, config), {})
+            return Outcome(benchmark_observers(self.name, panels, config), {})
         return Outcome(_measure_observers(self.name, panels[condition], config), {})
 
     def draw(self, models: Sequence[Model], config: SuiteConfig, folder: Path) -> list[Path]:
@@ -128,7 +129,7 @@ class ModelVsHuman(EvaluationSuite):
         if not rows:
             return []
         table = rank_models(rows)
-        files = {"csv": table.to_csv(index=False), "md": _format_table(table)}
+        files = {"csv": table.to_csv(index=False), "md": format_table(table)}
         paths = [folder.parent / "tables" / f"{self.name.replace('_', '-')}-benchmark.{ending}" for ending in files]
         for path, text in zip(paths, files.values(), strict=True):
             write_atomic(path, text.encode())
@@ -149,24 +150,10 @@ class Observers(ModelVsHuman):
     takes_models = False
 
 
-def _trials(config: SuiteConfig) -> TrialSet:
-    found = config.files["trials"]
-    if not isinstance(found, TrialSet):
-        raise TypeError(f"role trials holds {type(found).__name__}")
-    return found
-
-
-def _stimuli(config: SuiteConfig) -> StimulusSets:
-    found = config.files["stimuli"]
-    if not isinstance(found, StimulusSets):
-        raise TypeError(f"role stimuli holds {type(found).__name__}")
-    return found
-
-
 def _list_panels(suite: EvaluationSuite, config: SuiteConfig) -> dict[str, Panel]:
     """The observers of each experiment that the suite measures. Raises InputError for images without trials."""
-    panels = _trials(config).panels
-    names = _stimuli(config).sets if "stimuli" in suite.needs else panels
+    panels = trials_of(config).panels
+    names = stimuli_of(config).sets if "stimuli" in suite.needs else panels
     if missing := [name for name in names if name not in panels]:
         raise InputError(
             "files of trials",
@@ -191,7 +178,7 @@ def _list_comparisons(comparison: Comparison | None) -> dict[str, Estimate]:
 
 def _measure_model(model: Model, panel: Panel, config: SuiteConfig) -> Outcome:
     """The rows of a model in one experiment."""
-    decisions = decide_images(model, _stimuli(config).sets[panel.experiment], config)
+    decisions = decide_images(model, stimuli_of(config).sets[panel.experiment], config)
     kept = kept_levels(panel)
     levels, correct = decisions.stimuli.levels[decisions.answered], decisions.correct
     scored = np.isin(levels, kept)
@@ -273,109 +260,3 @@ def _of_level(comparison: Comparison | None, level: str) -> dict[str, Estimate]:
 
 def _describe_levels(kept: list[str]) -> str:
     return ",".join(kept) if kept != [""] else "none"
-
-
-def _benchmark_model(model: Model, panels: Mapping[str, Panel], config: SuiteConfig) -> list[ResultRow]:
-    """The means of a model over experiments."""
-    parts, skipped, protocol = [], 0, {}
-    for name, panel in panels.items():
-        decisions = decide_images(model, _stimuli(config).sets[name], config)
-        kept = kept_levels(panel)
-        scored = np.isin(decisions.stimuli.levels[decisions.answered], kept)
-        parts.append((name, decisions.correct[scored].astype(float), compare_model(decisions, panel, config, kept)))
-        skipped += len(decisions.asked) - len(decisions.answered)
-        protocol = dict(decisions.protocol)
-    return make_rows(
-        model,
-        _stimuli(config),
-        _average_experiments(parts, config),
-        suite=ModelVsHuman.name,
-        condition=BENCHMARK,
-        protocol=format_protocol(**protocol, experiments=_describe_experiments(panels)),
-        config=config,
-        skipped=skipped,
-    )
-
-
-def _benchmark_observers(suite: str, panels: Mapping[str, Panel], config: SuiteConfig) -> list[ResultRow]:
-    """The means over experiments of all people together, and of each network that took part in all of them."""
-    everywhere = set.intersection(*(set(list_observers(panel)) for panel in panels.values()))
-    names = [name for name in sorted(everywhere) if not is_person(name)]
-    if not names:
-        raise InputError(
-            "files of trials",
-            expected="people, or a network, that took part in every experiment",
-            found="none",
-            where=", ".join(panels),
-            fix="Add the missing files.",
-        )
-    comparisons = {name: compare_panel(panel, config, kept_levels(panel)) for name, panel in panels.items()}
-    rows: list[ResultRow] = []
-    for name in names:
-        parts = []
-        for experiment, panel in panels.items():
-            kept = kept_levels(panel)
-            scored = np.isin(panel.levels, kept)
-            accuracy = (answers_of(panel, name) == panel.shapes)[:, scored].mean(axis=0)
-            parts.append((experiment, accuracy, comparisons[experiment].get(name)))
-        first = next(iter(panels.values()))
-        model = replace(name_observer(name, first), digest=hash_parts(_trials(config).digest, name))
-        protocol = format_protocol(experiments=_describe_experiments(panels), source="trials")
-        rows += make_rows(
-            model,
-            _trials(config),
-            _average_experiments(parts, config),
-            suite=suite,
-            condition=BENCHMARK,
-            protocol=protocol,
-            config=replace(config, limit=None),
-        )
-    return rows
-
-
-def _average_experiments(
-    parts: Sequence[tuple[str, np.ndarray, Comparison | None]], config: SuiteConfig
-) -> dict[str, Estimate]:
-    """Means over experiments of accuracy (one value an image) and of the comparison with people."""
-    seeds = [derive_seed(config.seed, name, "accuracy") for name, _, _ in parts]
-    accuracy = [resample_mean(values, seed=seed) for (_, values, _), seed in zip(parts, seeds, strict=True)]
-    estimates = {"ood_accuracy": average(accuracy).estimate("fraction")}
-    compared = [comparison for _, _, comparison in parts if comparison is not None and len(comparison.of_people)]
-    if len(compared) == len(parts):
-        for metric, unit in UNITS.items():
-            means = [comparison.found[metric].mean(comparison.of_people) for comparison in compared]
-            estimates[f"{metric}_{PEOPLE}"] = average(means).estimate(unit)
-    return estimates
-
-
-def _describe_experiments(names: Collection[str]) -> str:
-    return str(len(names)) if set(names) == set(EXPERIMENTS) else ",".join(names)
-
-
-def rank_models(rows: Sequence[ResultRow]) -> pd.DataFrame:
-    """The table of the benchmark.
-
-    Args:
-        rows: of condition "benchmark"; the latest counts where a model has several.
-
-    Returns:
-        One line a model, the one most like people first, and people last: model, accuracy_difference_people,
-        observed_consistency_people, error_consistency_people, mean_rank (over the ranks of these three, ties sharing
-        theirs), ood_accuracy. People have no rank.
-    """
-    found = {(row.model, row.metric): row.value for row in sorted(rows, key=lambda row: row.time)}
-    table = pd.Series(found).unstack()
-    table = table.reindex(columns=[*_RANKED, "ood_accuracy"])
-    models = table.drop(index=PEOPLE, errors="ignore")
-    ranks = [models[metric].rank(ascending=less) for metric, less in _RANKED.items()]
-    table.insert(len(_RANKED), "mean_rank", pd.concat(ranks, axis=1).mean(axis=1, skipna=False))
-    return table.sort_values("mean_rank", na_position="last", kind="stable").rename_axis("model").reset_index()
-
-
-def _format_table(table: pd.DataFrame) -> str:
-    """Markdown, three digits; "–" where there is no number."""
-    lines = ["| " + " | ".join(table.columns) + " |", "|---" * len(table.columns) + "|"]
-    for values in table.itertuples(index=False):
-        cells = [value if isinstance(value, str) else "–" if pd.isna(value) else f"{value:.3f}" for value in values]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"

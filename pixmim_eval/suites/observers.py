@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from pixmim_eval.data.categories import CategoryMap, map_categories
-from pixmim_eval.data.panels import Panel, is_person, match_images
-from pixmim_eval.data.stimuli import LEFT_OUT, Stimuli
+from pixmim_eval.data.panels import Panel, TrialSet, is_person, match_images
+from pixmim_eval.data.stimuli import LEFT_OUT, Stimuli, StimulusSets
 from pixmim_eval.data.transforms import name_transform
 from pixmim_eval.data.trials import make_trial_file, name_trial_file, write_trial_file
 from pixmim_eval.errors import InputError
@@ -71,6 +71,22 @@ class Decisions:
         marks = np.full(len(self.asked), -1, dtype=np.int8)
         marks[np.searchsorted(self.asked, self.answered)] = np.where(counts, hits, -1)
         return marks
+
+
+def trials_of(config: SuiteConfig) -> TrialSet:
+    """What the role trials holds."""
+    found = config.files["trials"]
+    if not isinstance(found, TrialSet):
+        raise TypeError(f"role trials holds {type(found).__name__}")
+    return found
+
+
+def stimuli_of(config: SuiteConfig) -> StimulusSets:
+    """What the role stimuli holds."""
+    found = config.files["stimuli"]
+    if not isinstance(found, StimulusSets):
+        raise TypeError(f"role stimuli holds {type(found).__name__}")
+    return found
 
 
 def observers_model(panel_digest: str) -> Model:
