@@ -210,10 +210,12 @@ class Heads:
             source, rows = sources[epoch % len(sources)], torch.arange(count)
             order = uniform(derive_seed(seed, "sweep", epoch), rows, 1, dtype=torch.float64)[:, 0].argsort()
             for part in order.split(batch):
-                place = part.sort().values.to(device)  # in the order of the file, if they are in one
-                chunk = source[place] if isinstance(source, Tensor) else source.read(source.rows[part.sort().values])
+                place = part.sort().values  # in the order of the file, if they are in one
+                chunk = (
+                    source[place.to(device)] if isinstance(source, Tensor) else source.read(source.rows[place.numpy()])
+                )
                 rates = pairs[:, 0] * (0.5 + 0.5 * math.cos(math.pi * step / steps))
-                heads._descend(chunk, targets[place], velocity, rates, pairs[:, 1])
+                heads._descend(chunk, targets[place.to(device)], velocity, rates, pairs[:, 1])
                 step += 1
         return heads
 
