@@ -158,6 +158,15 @@ def test_patches_count_by_their_covered_area() -> None:
     assert np.array_equal(covered[0, 2], outside.reshape(4, 6, 4, 11).sum(axis=(1, 3)))
 
 
+def test_pixels_count_in_patches_as_the_rectangles_that_they_make_up() -> None:
+    random = np.random.default_rng(8)
+    edges = draw_boxes(random, (40, 60), 4)[:3]
+    cells, mask = overlap.unite(edges, np.zeros(3, dtype=np.int64)), paint(edges, (40, 60)) > 0
+    drawn = np.concatenate((random.uniform(-9, 20, (50, 2)), random.uniform(5, 45, (50, 2))), axis=1)
+    expected = overlap.measure_patches(cells, drawn[None], 5)[0]
+    np.testing.assert_allclose(overlap.measure_pixels(mask, drawn, 5), expected, atol=1e-9)
+
+
 @pytest.mark.parametrize(("units", "ratio", "kept"), [(14, 0.75, 49), (7, 0.75, 12), (14, 0.6, 78), (14, 0.0, 196)])
 def test_a_mask_leaves_the_units_of_least_noise_whole(units: int, ratio: float, kept: int) -> None:
     random = np.random.default_rng(1)

@@ -17,7 +17,7 @@ from pixmim_eval.results import read_rows
 from pixmim_eval.run import main
 from pixmim_eval.suites import load_suite
 from pixmim_eval.suites.crop_names import ReportedCrop, read_crop, sample_boxes
-from pixmim_eval.suites.foreground import ForegroundOptions, ForegroundSuite
+from pixmim_eval.suites.foreground import ForegroundOptions, ForegroundSuite, write_problems
 from pixmim_eval.types import ResultRow, SuiteConfig
 from tests.references.overlap import paint
 
@@ -176,15 +176,23 @@ def test_any_transform_that_reports_its_box_is_a_crop(known: BoxSet) -> None:
         read_crop("no.such.module:crop", 32)
 
 
-def test_the_command_writes_rows_a_picture_and_the_list_of_problems(table: Path, tmp_path: Path, capsys) -> None:
+def test_what_is_wrong_with_the_boxes_is_said_and_listed(table: Path, tmp_path: Path, capsys) -> None:
+    boxes = open_boxes(str(table))
+    for _ in range(2):
+        write_problems(boxes, tmp_path)
+    assert (tmp_path / "problems" / "known.csv").read_text() == "kind,image,found\nno box,d,\n"
+    assert capsys.readouterr().err.count("without a box") == 1
+    write_problems(replace(boxes, problems=(), name="well"), tmp_path)
+    assert not (tmp_path / "problems" / "well.csv").exists()
+
+
+def test_the_command_writes_rows_and_a_picture(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    words = ["--suite", "foreground", "--crops", "src", "cc-224", "--draws", "2", "--out", str(out)]
-    assert main([*words, "--data", f"boxes={table}"]) == 0
+    words = ["--suite", "foreground", "--crops", "src", "cc-224", "--draws", "2", "--out", str(out), "--limit", "6"]
+    assert main([*words, "--data", "boxes=builtin:shapes16@32"]) == 0
     rows = read_rows(out)
     assert set(rows["condition"]) == {"src", "cc-224"}
     assert set(rows["model"]) == {"no-model"}
-    assert "d" in (out / "problems" / "known.csv").read_text()
-    assert "without a box" in capsys.readouterr().err
-    assert main([*words, "--data", "boxes=builtin:shapes16@32", "--limit", "6"]) == 0
+    assert set(rows["subset"]) == {"spread-6"}
     assert (out / "reports" / "figures" / "foreground.png").stat().st_size > 10_000
     assert isinstance(load_suite("foreground"), ForegroundSuite)
