@@ -43,7 +43,7 @@ def benchmark_model(suite: str, model: Model, panels: Mapping[str, Panel], confi
         kept = kept_levels(panel)
         scored = np.isin(decisions.stimuli.levels[decisions.answered], kept)
         parts.append((name, decisions.correct[scored].astype(float), compare_model(decisions, panel, config, kept)))
-        skipped += len(decisions.asked) - len(decisions.answered)
+        skipped += decisions.skipped
         protocol = dict(decisions.protocol)
     return make_rows(
         model,

@@ -210,7 +210,7 @@ def _measure_model(model: Model, panel: Panel, config: SuiteConfig) -> Outcome:
         condition=panel.experiment,
         protocol=protocol,
         config=config,
-        skipped=len(decisions.asked) - len(decisions.answered),
+        skipped=decisions.skipped,
     )
     return Outcome(rows, {"category_accuracy": decisions.mark(correct, scored)})
 

@@ -50,9 +50,10 @@ class Decisions:
     Args:
         stimuli: the images.
         asked: int64 [N], rows that were to be shown.
-        answered: int64 [n], those that could be read.
+        answered: int64 [n], those that could be read, and whose shape and texture the model has classes of.
         answers: int64 [n], categories.
         protocol: how, for the rows.
+        skipped: rows that could not be read.
     """
 
     stimuli: Stimuli
@@ -60,6 +61,7 @@ class Decisions:
     answered: np.ndarray
     answers: np.ndarray
     protocol: Mapping[str, str]
+    skipped: int
 
     @property
     def correct(self) -> np.ndarray:
@@ -67,7 +69,7 @@ class Decisions:
         return self.answers == self.stimuli.shapes[self.answered]
 
     def mark(self, hits: np.ndarray, counts: np.ndarray | bool = True) -> np.ndarray:
-        """int8 [N] for types.Outcome: hits bool [n] as 1 and 0, and -1 for what was not read or does not count."""
+        """int8 [N] for types.Outcome: hits bool [n] as 1 and 0, and -1 for what was not answered or does not count."""
         marks = np.full(len(self.asked), -1, dtype=np.int8)
         marks[np.searchsorted(self.asked, self.answered)] = np.where(counts, hits, -1)
         return marks
@@ -120,7 +122,8 @@ def map_outputs(model: Model, stimuli: Stimuli, config: SuiteConfig) -> Category
 def decide_images(model: Model, stimuli: Stimuli, config: SuiteConfig) -> Decisions:
     """Show a model the images of an experiment, and write its answers as model-vs-human does.
 
-    The file is OUT/raw-data/EXPERIMENT/EXPERIMENT_MODEL_session_1.csv.
+    The file is OUT/raw-data/EXPERIMENT/EXPERIMENT_MODEL_session_1.csv, with an answer to every image. Where the model
+    has no class of an image's shape or texture, its answer is decided beforehand, and does not count.
 
     Raises:
         InputError: as map_outputs, or an image that cannot be read or has another size.
@@ -143,7 +146,15 @@ def decide_images(model: Model, stimuli: Stimuli, config: SuiteConfig) -> Decisi
     if process_rank()[0] == 0:
         file = config.out / "raw-data" / stimuli.experiment / name_trial_file(stimuli.experiment, model.name)
         write_trial_file(file, make_trial_file(model.name, stimuli, found.index, answers))
-    return Decisions(stimuli, select_rows(stimuli.manifest, config.limit), found.index, answers, protocol)
+    fair = _find_answerable(stimuli, mapped)[found.index]
+    asked = select_rows(stimuli.manifest, config.limit)
+    return Decisions(stimuli, asked, found.index[fair], answers[fair], protocol, found.skipped)
+
+
+def _find_answerable(stimuli: Stimuli, mapped: CategoryMap) -> np.ndarray:
+    """bool [N], whether a model has classes of both the shape and, where there is one, the texture of each image."""
+    covered = np.array([len(found) > 0 for found in mapped.members])
+    return covered[stimuli.shapes] & ((stimuli.textures < 0) | covered[stimuli.textures])
 
 
 def _place_images(

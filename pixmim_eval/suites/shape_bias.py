@@ -41,7 +41,8 @@ class ShapeBias(EvaluationSuite):
     The images show a shape with the texture of something else: Geirhos et al.'s 1,280, whose names tell both, or
     shapes16:cue-conflict. A model's probabilities are averaged over each category's classes (ImageNet's 207 of the 16
     categories, or those that its label space has; classes of the same name for other sets), and the highest mean is its
-    answer. A category without a class cannot be answered; the protocol names it.
+    answer. A category without a class cannot be answered: the protocol names it, and images of its shape or with its
+    texture do not count.
 
     Condition: "cue-conflict". Metrics: "shape_bias" and "shape_bias/CATEGORY" (of the shape), "accuracy_shape",
     "accuracy_texture" and "correct_fraction" (either), of the images whose texture is of another category;
@@ -136,8 +137,8 @@ def _measure_model(model: Model, panel: Panel | None, config: SuiteConfig) -> Ou
     shapes, textures = stimuli.shapes[rows], stimuli.textures[rows]
     estimates = measure_answers(answers, shapes, textures, stimuli.categories, config)
     estimates["category_accuracy"] = wilson(int(decisions.correct.sum()), len(answers))
-    skipped = len(decisions.asked) - len(rows)
-    protocol = {**decisions.protocol, "conflicts": _count_conflicts(shapes, textures)}
+    skipped, read = decisions.skipped, len(decisions.asked) - decisions.skipped
+    protocol = {**decisions.protocol, "conflicts": f"{int(find_conflicts(shapes, textures).sum())}-of-{read}"}
     shared = {"suite": ShapeBias.name, "condition": CUE_CONFLICT}
     found = make_rows(
         model, stimuli.manifest, estimates, **shared, protocol=format_protocol(**protocol), config=config,
@@ -177,7 +178,7 @@ def _measure_observers(panel: Panel, config: SuiteConfig) -> list[ResultRow]:
             estimates |= comparison.list_pairs("error_consistency")
         protocol = format_protocol(
             categories=len(panel.categories),
-            conflicts=_count_conflicts(panel.shapes, panel.textures),
+            conflicts=f"{int(find_conflicts(panel.shapes, panel.textures).sum())}-of-{len(panel)}",
             observers=len(answers),
             source="trials",
         )
@@ -204,7 +205,3 @@ def rate_answers(answers: np.ndarray, shapes: np.ndarray) -> Estimate:
     """Accuracy of answers int64 [O, T], the interval over images: Wilson's of one observer, Student's of several."""
     correct = answers == shapes
     return wilson(int(correct.sum()), len(shapes)) if len(correct) == 1 else mean_interval(correct.mean(axis=0))
-
-
-def _count_conflicts(shapes: np.ndarray, textures: np.ndarray) -> str:
-    return f"{int(find_conflicts(shapes, textures).sum())}-of-{len(shapes)}"

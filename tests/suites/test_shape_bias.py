@@ -151,6 +151,27 @@ def test_the_protocol_says_which_categories_and_images_there_are(tmp_path: Path,
     assert (said["geometry"], said["transform"], said["average"]) == ("native224", "pil-bicubic-224-to-16", "mean")
 
 
+def test_images_of_a_category_without_a_class_do_not_count(tmp_path: Path, images: Path, trials: Path) -> None:
+    """Who cannot say boat would have no shape bias on boats, and all of it on boats' textures."""
+    space = LabelSpace("wordnet-3", ("n01440764", "n02123045", "n02085782"))
+    model = make_model(seed=3, space=space, size=16)
+    config = make_config(tmp_path, images, trials)
+    outcome = SUITE.run(model, "cue-conflict", config)
+    rows = by_metric(outcome.rows, "tiny")
+    fair = [name for name in sorted(IMAGES) if "boat" not in name]
+    assert len(fair) == 3
+    assert rows["category_accuracy"].n == 3 and rows["accuracy_shape"].n == 2
+    assert rows["error_consistency/net"].n == 3
+    assert "conflicts=2-of-6" in rows["accuracy_shape"].protocol and rows["accuracy_shape"].skipped == 0
+    assert "trials=3-of-6" in rows["error_consistency/net"].protocol
+    assert "shape_bias/boat" not in rows
+    keys = config.data["cue-conflict"].keys.tolist()
+    counted = [hit >= 0 for hit in outcome.hits["category_accuracy"].tolist()]
+    assert counted == ["boat" not in key for key in keys]
+    file = config.out / "raw-data" / "cue-conflict" / "cue-conflict_tiny_session_1.csv"
+    assert len(read_trial_file(file).records) == 6
+
+
 def test_resize256_resizes_and_crops_what_native224_leaves(tmp_path: Path, images: Path) -> None:
     model = imagenet_like_model(preprocessing=Preprocessing(16, 16))
     config = make_config(tmp_path, images, options=GeometryOptions("resize256"))
