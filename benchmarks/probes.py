@@ -146,9 +146,10 @@ def restrict(manifest: Manifest, names: tuple[str, ...]) -> Manifest:
 
 
 def compare_protocols(folder: Path | None, epochs: int, limit: int | None) -> None:
-    """Seconds and accuracy of `cached` and `mae-90e` on the shipped MAE, each from an empty cache, the features of val apart.
+    """Seconds and accuracy of `cached` and `mae-90e` on the shipped MAE, each from an empty cache.
 
-    With fewer epochs than 90, `mae-90e` is trained for so many, and its time is scaled to 90: they are all alike.
+    The features of val, which both need, are not in the times. With fewer epochs than 90, `mae-90e` is trained for so
+    many, and its time is scaled to 90: they are all alike.
     """
     (model, *_), data = load_models(), open_protocol_data(folder)
     table = []
