@@ -46,6 +46,7 @@ class TrainingSettings:
         draw_every: epochs between pictures; 0 for none.
         state_minutes: minutes between full training states; one is also saved after every epoch.
         poly_power: of a polynomial decay in the place of the cosine; None for the cosine.
+        drops: epochs at each of which the rate falls to a tenth, in the place of the cosine; () for the cosine.
     """
 
     epochs: int
@@ -60,6 +61,7 @@ class TrainingSettings:
     draw_every: int
     state_minutes: float
     poly_power: float | None = None
+    drops: tuple[float, ...] = ()
 
 
 class Task(Protocol):
@@ -165,11 +167,15 @@ def schedule_learning_rate(settings: TrainingSettings, epoch: float) -> float:
     """Learning rate at a fractional epoch: linear warm-up from 0, then half a cosine down to the minimum.
 
     With a poly_power it is low + (peak - low) * (1 - epoch / epochs)^power, and a rising share of that during warm-up.
+    With drops it is the peak over 10^(drops passed).
 
-    Source: MAE, official code (per-iteration schedule); mmcv's poly policy. Differs: that warms up from 1e-6 of the
-        rate, not 0.
+    Source: MAE, official code (per-iteration schedule); mmcv's poly policy; detectron2's multi-step scheduler.
+        Differs: mmcv warms up from 1e-6 of the rate and detectron2 from 1e-3 of it, not 0.
     """
     peak, low, warmup = settings.learning_rate, settings.min_learning_rate, settings.warmup_epochs
+    if settings.drops:
+        rate = peak * 0.1 ** sum(epoch >= drop for drop in settings.drops)
+        return rate * epoch / warmup if epoch < warmup else rate
     if settings.poly_power is not None:
         rate = low + (peak - low) * (1 - epoch / settings.epochs) ** settings.poly_power
         return rate * epoch / warmup if epoch < warmup else rate
