@@ -26,6 +26,7 @@ SUITES: dict[str, str] = {  # name -> import path; found by name, as a suite may
     "few_shot": "pixmim_eval.suites.few_shot:FewShot",
     "finetune": "pixmim_eval.suites.finetune:Finetune",
     "segmentation": "pixmim_eval.suites.segmentation:Segmentation",
+    "detection": "pixmim_eval.suites.detection:Detection",
     "shape_bias": "pixmim_eval.suites.shape_bias:ShapeBias",
     "model_vs_human": "pixmim_eval.suites.model_vs_human:ModelVsHuman",
     "observers": "pixmim_eval.suites.model_vs_human:Observers",

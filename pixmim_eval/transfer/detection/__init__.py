@@ -1,0 +1,1 @@
+"""Detection: Mask R-CNN on an encoder, trained whole, by ViTDet's published recipe or a short one."""

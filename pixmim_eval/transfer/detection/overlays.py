@@ -1,0 +1,163 @@
+"""Pictures of images with their objects: boxes and masks in the truth, and as models find them."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from pixmim_eval.data.coco import DetectionSet
+from pixmim_eval.files import write_atomic
+from pixmim_eval.transfer.detection.answers import Detections, paste_mask
+from pixmim_eval.transfer.segmentation.overlays import ANSWERS, COLOURS, DPI, STYLE
+
+WIDTH = 1.9  # of a column in inches
+SHOWN = 0.3  # the least score that is drawn
+_STRENGTH = 0.45  # of masks over the image
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """One image with what is known of its objects.
+
+    Args:
+        image: uint8 [H, W, 3].
+        data, row: where its truth is.
+        answers: name of a column -> what was found; the same names for all images.
+    """
+
+    image: np.ndarray
+    data: DetectionSet
+    row: int
+    answers: dict[str, Detections]
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """One object of a panel: its box, what to say, its colour, and its pixels (bool [h, w] from top, left) if any."""
+
+    box: np.ndarray
+    text: str
+    colour: str
+    pixels: np.ndarray | None
+    corner: tuple[int, int]
+
+
+def draw_overlays(overlays: Sequence[Overlay], stem: Path, caption: str) -> list[Path]:
+    """One row an image: the truth, then each model's detections of a score of SHOWN or more.
+
+    Args:
+        overlays: at least one.
+        stem: path of the files without ending, "-part-N" where there are more than ANSWERS models.
+        caption: what else to say below.
+
+    Returns:
+        A PNG and a PDF of each picture.
+    """
+    names, written = list(overlays[0].answers), []
+    colours = _choose_colours(overlays)
+    for start in range(0, len(names), ANSWERS):
+        part = f"-part-{start // ANSWERS + 1}" if len(names) > ANSWERS else ""
+        with rc_context(STYLE):
+            figure = _draw_page(overlays, names[start : start + ANSWERS], colours, caption)
+            for ending, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):  # the same bytes
+                buffer = io.BytesIO()
+                figure.savefig(buffer, format=ending, dpi=DPI, metadata=metadata)
+                written.append(stem.with_name(f"{stem.name}{part}.{ending}"))
+                write_atomic(written[-1], buffer.getvalue())
+    return written
+
+
+def _choose_colours(overlays: Sequence[Overlay]) -> dict[int, str]:
+    """A colour for each class that occurs, the most frequent in the truth first; they come round again."""
+    counts = np.zeros(len(overlays[0].data.classes))
+    for overlay in overlays:
+        counts += np.bincount(overlay.data.objects(overlay.row).labels, minlength=len(counts))
+        for found in overlay.answers.values():
+            counts += 1e-3 * np.bincount(found.labels[found.scores >= SHOWN], minlength=len(counts))
+    order = np.argsort(-counts, kind="stable").tolist()
+    return {label: COLOURS[place % len(COLOURS)] for place, label in enumerate(order)}
+
+
+def _draw_page(overlays: Sequence[Overlay], names: Sequence[str], colours: dict[int, str], caption: str) -> Figure:
+    heights = [WIDTH * overlay.image.shape[0] / overlay.image.shape[1] for overlay in overlays]
+    titles = ["\n".join(textwrap.wrap(name, 26)) for name in ("truth", *names)]
+    gap, below, above = 0.05, 0.22, 0.14 * (1 + max(title.count("\n") for title in titles))
+    width = len(titles) * (WIDTH + gap) + gap
+    height = above + sum(heights) + gap * (len(heights) + 1) + below
+    figure = Figure(figsize=(width, height))
+    bottom = height - above
+    for row, (overlay, size) in enumerate(zip(overlays, heights, strict=True)):
+        bottom -= size + gap
+        panels = [
+            _mark_truth(overlay, colours),
+            *(_mark_found(overlay, overlay.answers[name], colours) for name in names),
+        ]
+        for column, marks in enumerate(panels):
+            left = gap + column * (WIDTH + gap)
+            axes = figure.add_axes((left / width, bottom / height, WIDTH / width, size / height))
+            _draw_panel(axes, overlay.image, marks)
+            if row == 0:
+                axes.set_title(titles[column], pad=2, fontsize=7)
+    caption += f" Detections of {100 * SHOWN:.0f} or more are drawn."
+    figure.text(0.5, 0.05 / height, caption, ha="center", va="bottom", fontsize=6, color="#333333", wrap=True)
+    return figure
+
+
+def _mark_truth(overlay: Overlay, colours: dict[int, str]) -> list[_Mark]:
+    objects, data = overlay.data.objects(overlay.row), overlay.data
+    masks = data.masks(overlay.row) if data.with_masks else [None] * len(objects.boxes)
+    return [
+        _Mark(box, data.classes[label] + (" (crowd)" if crowd else ""), colours[label], mask, (0, 0))
+        for box, label, crowd, mask in zip(
+            objects.boxes, objects.labels.tolist(), objects.crowd.tolist(), masks, strict=True
+        )
+    ]
+
+
+def _mark_found(overlay: Overlay, found: Detections, colours: dict[int, str]) -> list[_Mark]:
+    height, width = overlay.image.shape[:2]
+    marks = []
+    for place in np.flatnonzero(found.scores >= SHOWN)[::-1].tolist():  # the best on top
+        label, box = int(found.labels[place]), found.boxes[place]
+        pixels, top, left = None, 0, 0
+        if found.masks is not None:
+            pixels, top, left = paste_mask(found.masks[place], box, height, width)
+        text = f"{overlay.data.classes[label]} {100 * found.scores[place]:.0f}"
+        marks.append(_Mark(box, text, colours[label], pixels, (top, left)))
+    return marks
+
+
+def _draw_panel(axes: Axes, image: np.ndarray, marks: Sequence[_Mark]) -> None:
+    height, width = image.shape[:2]
+    tinted = image / 255
+    for mark in marks:
+        if mark.pixels is None:
+            continue
+        (top, left), (high, wide) = mark.corner, mark.pixels.shape
+        area = tinted[top : top + high, left : left + wide]
+        area[mark.pixels] = (1 - _STRENGTH) * area[mark.pixels] + _STRENGTH * _parse(mark.colour)
+    axes.imshow(tinted.clip(0, 1), extent=(0, width, height, 0), interpolation="antialiased")
+    axes.set_axis_off()
+    axes.set_xlim(0, width)
+    axes.set_ylim(height, 0)
+    for mark in marks:
+        left, top, right, bottom = mark.box.tolist()
+        frame = Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=mark.colour, linewidth=0.9)
+        axes.add_patch(frame)
+    for mark in marks:
+        left, top = mark.box[:2].tolist()
+        text = axes.text(left, top, mark.text, ha="left", va="top", fontsize=4.5, color="black", clip_on=True)
+        text.set_bbox({"facecolor": "white", "alpha": 0.8, "edgecolor": mark.colour, "linewidth": 0.4, "pad": 0.7})
+
+
+def _parse(colour: str) -> np.ndarray:
+    return np.array([int(colour[place : place + 2], 16) for place in (1, 3, 5)]) / 255

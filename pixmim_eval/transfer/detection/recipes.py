@@ -1,0 +1,162 @@
+"""What can be set of training Mask R-CNN, and the published settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, make_dataclass, replace
+from typing import Any, Literal, get_type_hints
+
+from pixmim_eval.devices import Precision
+from pixmim_eval.errors import InputError
+
+
+def _say(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class DetectionRecipe:
+    """Every setting of a training; the defaults are ViTDet's for ViT-B.
+
+    Source: ViTDet (arXiv 2203.16527) and detectron2, projects/ViTDet and configs/common. What is not here is as there:
+        three anchors of 8 strides a place, 256 of them trained on an image, thresholds 0.7 and 0.3 for anchors and 0.5
+        for regions, suppression at 0.7 and 0.5, 100 detections an image.
+    """
+
+    image_size: int = _say(1024, "pixels a side of crops and test images; 0 for the model's own input size")
+    iterations: int = _say(184_375, "optimizer steps")
+    train_batch_size: int = _say(64, "images an optimizer step, over all processes")
+    accumulate: int = _say(1, "micro-batches a step on each process; changes no result")
+    learning_rate: float = _say(1e-4, "of AdamW, at its peak")
+    schedule: Literal["steps", "cosine"] = _say(
+        "steps", "a tenth after 8/9 and 26/27 of the training, or half a cosine"
+    )
+    warmup_iterations: int = _say(250, "linear from 0")
+    weight_decay: float = _say(0.1, "of all weights but positions and the encoder's norms")
+    layer_decay: float = _say(0.7, "learning rate of a layer over that of the next; 1 for none")
+    drop_path: float = _say(0.1, "chance that an image skips a branch of the last block; linear in depth from 0")
+    least_scale: float = _say(0.1, "least long side of an image before its crop, in crops")
+    most_scale: float = _say(2.0, "greatest long side of an image before its crop, in crops")
+    window: int = _say(14, "patches a side of the windows that attention is kept to; 0 for global attention alone")
+    global_blocks: tuple[int, ...] = _say(
+        (), "blocks, from 0, with global attention (default the last of each quarter)"
+    )
+    relative_positions: bool = _say(True, "a learned bias of attention, from 0, for every step between patches")
+    pyramid: Literal["auto", "simple", "stages"] = _say(
+        "auto", "simple feature pyramid on the last map, or FPN on the stages; auto is stages where there are some"
+    )
+    channels: int = _say(256, "width of pyramid and heads")
+    box_width: int = _say(1024, "width of the layer that boxes are read from")
+    proposals: int = _say(1000, "regions an image that are looked at")
+    roi_samples: int = _say(512, "regions an image that heads are trained on")
+    least_score: float = _say(0.05, "below which a detection is dropped")
+    precision: Precision = field(
+        default="auto", metadata={"help": "of training; auto is bf16 where the device computes in it"}
+    )
+
+
+_CONVMAE = DetectionRecipe(
+    iterations=92_187,
+    train_batch_size=32,
+    learning_rate=8e-5,
+    schedule="cosine",
+    warmup_iterations=461,
+    layer_decay=1.0,
+    window=16,
+    global_blocks=(0, 3, 6, 10),
+    pyramid="stages",
+)
+RECIPES = {
+    "vitdet-b": DetectionRecipe(),
+    "vitdet-l": DetectionRecipe(layer_decay=0.8, drop_path=0.4),
+    # ConvMAE's own code, DET/configs of 25 epochs. Differs: layer norms where it has batch norms over all GPUs, and
+    # relative positions as ViTDet has them, where it has one table of biases for all blocks.
+    "convmae-b": _CONVMAE,
+    # OpenGVLab/Official-ConvMAE-Det, 25 epochs: ViTDet's parts on the last map.
+    "convmae-vitdet-b": DetectionRecipe(train_batch_size=16, layer_decay=0.8, pyramid="simple"),
+    # Narrow heads at the model's own size, for minutes: hundreds to thousands of small images on one machine.
+    "short": DetectionRecipe(
+        image_size=0,
+        iterations=1000,
+        train_batch_size=16,
+        learning_rate=5e-4,
+        warmup_iterations=50,
+        weight_decay=0.05,
+        layer_decay=0.8,
+        drop_path=0.0,
+        least_scale=0.75,
+        most_scale=1.5,
+        channels=64,
+        box_width=256,
+        proposals=200,
+        roi_samples=64,
+    ),
+}
+
+_KINDS = get_type_hints(DetectionRecipe)
+# The command line's: a recipe by name, and every field of one, which is the recipe's own unless it is given.
+DetectionOptions: type[Any] = make_dataclass(
+    "DetectionOptions",
+    [
+        (
+            "recipe",
+            Literal["vitdet-b", "vitdet-l", "convmae-b", "convmae-vitdet-b", "short"],
+            _say("short", "settings to start from (default short); the others are COCO's, for a cluster"),
+        ),
+        *((f.name, _KINDS[f.name] | None, field(default=None, metadata=f.metadata)) for f in fields(DetectionRecipe)),
+    ],
+    frozen=True,
+)
+
+
+def resolve_recipe(options: Any, *, size: int, patch: int, depth: int) -> DetectionRecipe:
+    """The recipe that DetectionOptions name, with the fields that they give, for one encoder.
+
+    Args:
+        options: DetectionOptions.
+        size: of the images that the model takes.
+        patch: side of its patches in pixels.
+        depth: number of its transformer blocks.
+
+    Raises:
+        InputError: a number out of range, or images that the pyramid cannot halve.
+    """
+    given = {f.name: getattr(options, f.name) for f in fields(DetectionRecipe)}
+    recipe = replace(RECIPES[options.recipe], **{name: value for name, value in given.items() if value is not None})
+    chosen = recipe.global_blocks or choose_global_blocks(depth)
+    recipe = replace(recipe, image_size=recipe.image_size or size, global_blocks=chosen)
+    side = 2 * patch
+    wrong = [
+        (name, expected)
+        for name, expected, right in (
+            ("image_size", f"a multiple of {side}", recipe.image_size > 0 and recipe.image_size % side == 0),
+            ("global_blocks", f"0 to {depth - 1}", all(0 <= block < depth for block in recipe.global_blocks)),
+            ("drop_path", "0 to below 1", 0 <= recipe.drop_path < 1),
+            ("least_scale", "above 0", recipe.least_scale > 0),
+            ("most_scale", "at least --least-scale", recipe.most_scale >= recipe.least_scale),
+            ("least_score", "0 to below 1", 0 <= recipe.least_score < 1),
+            ("window", "0 or more", recipe.window >= 0),
+            ("warmup_iterations", "0 or more", recipe.warmup_iterations >= 0),
+            ("layer_decay", "above 0 and at most 1", 0 < recipe.layer_decay <= 1),
+            *(
+                (name, "at least 1", getattr(recipe, name) >= 1)
+                for name in ("iterations", "train_batch_size", "accumulate", "channels", "box_width", "proposals")
+            ),
+            ("roi_samples", "at least 4", recipe.roi_samples >= 4),
+        )
+        if not right
+    ]
+    for name, expected in wrong:
+        flag = "--" + name.replace("_", "-")
+        raise InputError(
+            f"recipe of Mask R-CNN, {name}",
+            expected=expected,
+            found=str(getattr(recipe, name)),
+            where=flag,
+            fix=f"Change {flag}.",
+        )
+    return recipe
+
+
+def choose_global_blocks(depth: int) -> tuple[int, ...]:
+    """The last block of each quarter: 2, 5, 8, 11 of 12."""
+    return tuple(block for block in (depth * quarter // 4 - 1 for quarter in (1, 2, 3, 4)) if block >= 0)

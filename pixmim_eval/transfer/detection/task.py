@@ -1,0 +1,298 @@
+"""Training Mask R-CNN as a task of the training loop."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, astuple, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from pixmim_eval.data.coco import DetectionSet
+from pixmim_eval.devices import resolve_precision
+from pixmim_eval.errors import BadImageError, InputError
+from pixmim_eval.extract import digest_code, identify_model
+from pixmim_eval.results import hash_parts
+from pixmim_eval.seeds import derive_seed, uniform
+from pixmim_eval.training import ImageTask, TrainingSettings, build_fabric
+from pixmim_eval.transfer.detection.jitter import Crop, ScaleJitter
+from pixmim_eval.transfer.detection.network import Groups, MaskRCNN, group_parameters
+from pixmim_eval.transfer.detection.recipes import DetectionRecipe
+from pixmim_eval.transfer.endless import deal_places, pick_row, read_places
+from pixmim_eval.transfer.running import train_in
+from pixmim_eval.types import Batch, Model, SuiteConfig
+
+logger = logging.getLogger("pixmim_eval")
+
+VERSION = 1  # raised with every change of what the weights become
+_DROPS = (8 / 9, 26 / 27)  # of the training: 163,889 and 177,546 of 184,375 steps
+
+
+@dataclass(frozen=True)
+class ObjectBatch(Batch):
+    """A batch with its objects, M of all images in a row.
+
+    Args:
+        sizes: int64 [B, 2], height and width of what is in the upper left corner.
+        owners: int64 [M], the image of each object, rising.
+        boxes: float32 [M, 4].
+        classes: int64 [M], of the data set.
+        masks: uint8 [M, S, S] or [M, 0, 0].
+        places: int64 [B], in the endless sequence of crops.
+    """
+
+    sizes: Tensor
+    owners: Tensor
+    boxes: Tensor
+    classes: Tensor
+    masks: Tensor
+    places: Tensor
+
+
+class _Crops(Dataset[Any]):
+    """The endless sequence of crops (see transfer.endless). In the place of a bad image that is to be skipped, the one
+    of the next place is taken."""
+
+    def __init__(self, data: DetectionSet, rows: np.ndarray, jitter: ScaleJitter, seed: int, *, skip: bool) -> None:
+        self.data, self.rows, self.jitter, self.seed, self.skip = data, rows, jitter, seed, skip
+
+    def __getitems__(self, places: np.ndarray) -> ObjectBatch | InputError:
+        try:
+            rows, crops = zip(*(self._read(place) for place in places.tolist()), strict=True)
+        except InputError as error:
+            return error
+        side = self.jitter.size
+        images = np.zeros((len(crops), side, side, 3), dtype=np.uint8)
+        for image, crop in zip(images, crops, strict=True):
+            image[: crop.image.shape[0], : crop.image.shape[1]] = crop.image
+        return ObjectBatch(
+            images=torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(),
+            index=torch.tensor(rows),
+            labels=torch.full((len(crops),), -1),
+            sizes=torch.tensor([crop.image.shape[:2] for crop in crops]),
+            owners=torch.tensor([image for image, crop in enumerate(crops) for _ in crop.boxes], dtype=torch.int64),
+            boxes=torch.from_numpy(np.concatenate([crop.boxes for crop in crops])),
+            classes=torch.from_numpy(np.concatenate([crop.labels for crop in crops])),
+            masks=torch.from_numpy(np.concatenate([crop.masks for crop in crops])),
+            places=torch.from_numpy(places),
+        )
+
+    def _read(self, place: int) -> tuple[int, Crop]:
+        """The row and the crop of a place."""
+        for further in range(len(self.rows)):
+            row = pick_row(self.rows, place + further, self.seed)
+            try:
+                (image,) = self.data.manifest.source.read([row])
+            except BadImageError as error:
+                if not self.skip:
+                    raise
+                logger.warning("skipped: %s", error)
+                continue
+            masks = self.data.masks(row) if self.data.with_masks else None
+            return row, self.jitter(image, self.data.objects(row), masks, seed=self.seed, index=place)
+        raise InputError(
+            "training images",
+            expected="at least one that can be decoded",
+            found=f"none of {len(self.rows)}",
+            where=self.data.name,
+            fix="Check the files.",
+        )
+
+
+class DetectorTraining(ImageTask):
+    """The training as a task of the training loop, whose one epoch is all iterations; see train_detector."""
+
+    def __init__(
+        self,
+        model: Model,
+        data: DetectionSet,
+        rows: np.ndarray,
+        config: SuiteConfig,
+        recipe: DetectionRecipe,
+        fabric: Any,
+    ) -> None:
+        self.manifest, self.preprocessing, self.device = data.manifest, model.preprocessing, fabric.device
+        self.recipe, self.seed, self.workers = recipe, config.seed, config.workers
+        self.world_size, self.rank = fabric.world_size, fabric.global_rank
+        self.network = build_network(model, data, recipe, config.seed)
+        self.module: nn.Module = self.network
+        jitter = ScaleJitter(recipe.image_size, recipe.least_scale, recipe.most_scale)
+        skip = config.on_bad_image == "skip"
+        self.crops = _Crops(data, rows, jitter, derive_seed(config.seed, "jitter"), skip=skip)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """All of them: the data set has no epochs here."""
+        return self.recipe.iterations
+
+    def batches(self, epoch: int, first_step: int) -> Iterator[Batch]:
+        """Micro-batches from a step on."""
+        chunks = deal_places(
+            range(first_step, self.recipe.iterations),
+            batch=self.recipe.train_batch_size,
+            accumulate=self.recipe.accumulate,
+            world_size=self.world_size,
+            rank=self.rank,
+        )
+        yield from read_places(self.crops, chunks, self.workers, pin=False)
+
+    def parameter_groups(self) -> Groups:
+        """Weights by layer, each with its share of the learning rate, decayed or not."""
+        return group_parameters(self.network, self.recipe)
+
+    def build_optimizer(self, groups: Groups, learning_rate: float) -> torch.optim.Optimizer:
+        """AdamW."""
+        return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True)
+
+    def inputs(self, batch: Batch, epoch: int) -> tuple[Tensor, ...]:
+        """What MaskRCNN.forward takes."""
+        assert isinstance(batch, ObjectBatch)  # as `batches` makes them
+        places = batch.places.to(self.device)
+        numbers = uniform(derive_seed(self.seed, "paths"), places, self.network.random_numbers)
+        return (
+            blank(self.normalise(batch.images), batch.sizes),
+            batch.sizes.to(self.device),
+            *(part.to(self.device, non_blocking=True) for part in (batch.owners, batch.boxes)),
+            batch.classes.to(self.device) + 1,
+            batch.masks.to(self.device, non_blocking=True),
+            numbers,
+            places,
+        )
+
+
+def blank(images: Tensor, sizes: Tensor) -> Tensor:
+    """Normalised images [B, 3, S, S], with zeros beyond what is in the upper left corner; changed in place.
+
+    Args:
+        sizes: int64 [B, 2], height and width.
+    """
+    for image, (height, width) in zip(images, sizes.tolist(), strict=True):
+        image[:, height:] = 0
+        image[:, :, width:] = 0
+    return images
+
+
+def build_network(model: Model, data: DetectionSet, recipe: DetectionRecipe, seed: int) -> MaskRCNN:
+    """A network that is not trained yet."""
+    torch.manual_seed(derive_seed(seed, "mask-rcnn"))
+    return MaskRCNN(model, len(data.classes), recipe, masks=data.with_masks, seed=seed)
+
+
+def train_detector(
+    model: Model, data: DetectionSet, rows: np.ndarray, config: SuiteConfig, recipe: DetectionRecipe
+) -> tuple[MaskRCNN, str]:
+    """Train Mask R-CNN on a copy of a model's encoder, or go on where a killed run stopped (in config.out/training).
+
+    Args:
+        model: a ViT or ConvViT of ours.
+        data, rows: the training images, of which those without an object are left out (see list_rows).
+        config: of the run.
+        recipe: resolved.
+
+    Returns:
+        The network in eval mode, and 16 hex digits of all that its weights depend on.
+
+    Raises:
+        InputError: another encoder, or a batch that cannot be dealt out.
+        FloatingPointError: the loss is not finite.
+
+    Source: see DetectionRecipe. Differs: random numbers depend on the seed and the crop alone, so that results do not
+        depend on processes and workers; the learning rate warms up from 0 (published: 1e-3 of it); bf16 where the
+        device computes in it (published: fp16).
+    """
+    recipe = replace(recipe, precision=resolve_precision(config.device, recipe.precision))
+    fabric = build_fabric(config.device, recipe.precision)
+    _check_batch(recipe, fabric.world_size)
+    key = compute_training_key(model, data, rows, config, recipe)
+    task = DetectorTraining(model, data, rows, config, recipe, fabric)
+    train_in(_locate(config, key), fabric, task, _build_settings(recipe, config.seed))
+    return task.network.requires_grad_(False).eval(), key
+
+
+def load_detector(
+    model: Model, data: DetectionSet, rows: np.ndarray, config: SuiteConfig, recipe: DetectionRecipe
+) -> tuple[MaskRCNN, str] | None:
+    """What train_detector gave, on the run's device; None where that training is not at its end."""
+    recipe = replace(recipe, precision=resolve_precision(config.device, recipe.precision))
+    key = compute_training_key(model, data, rows, config, recipe)
+    path = _locate(config, key) / "state.pt"
+    if not path.exists():
+        return None
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if state["step"] < recipe.iterations:
+        return None
+    network = build_network(model, data, recipe, config.seed)
+    network.load_state_dict(state["module"])
+    return network.requires_grad_(False).eval().to(config.device), key
+
+
+def list_rows(data: DetectionSet, rows: np.ndarray) -> np.ndarray:
+    """Those of the rows, int64 sorted, whose image has an object that is not a crowd.
+
+    Raises:
+        InputError: there is none.
+    """
+    kept = rows[np.isin(rows, data.image[~data.crowd])]
+    if not len(kept):
+        raise InputError(
+            "objects",
+            expected="at least one image with an object that is not a crowd",
+            found=f"none in {len(rows)} images",
+            where=data.name,
+            fix="Raise --limit, or check that the annotations belong to these images.",
+        )
+    return kept
+
+
+def _locate(config: SuiteConfig, key: str) -> Path:
+    return config.out / "training" / f"detection-{key}"
+
+
+def compute_training_key(
+    model: Model, data: DetectionSet, rows: np.ndarray, config: SuiteConfig, recipe: DetectionRecipe
+) -> str:
+    """16 hex digits of all that the trained weights depend on."""
+    bare = identify_model(replace(model, classify=None, label_space=None))
+    settings = astuple(replace(recipe, accumulate=1, least_score=0.0))  # of tests, not of training
+    of_run = (config.seed, config.on_bad_image, torch.device(config.device).type, digest_code())
+    return hash_parts("detection", VERSION, bare, data.digest, rows.tolist(), data.classes, *settings, *of_run)
+
+
+def describe_recipe(recipe: DetectionRecipe) -> Mapping[str, object]:
+    """What the protocol of a row says: every setting that its numbers depend on."""
+    told: dict[str, object] = {name: value for name, value in asdict(recipe).items() if name != "accumulate"}
+    return told | {"global_blocks": "+".join(map(str, recipe.global_blocks))}
+
+
+def _build_settings(recipe: DetectionRecipe, seed: int) -> TrainingSettings:
+    return TrainingSettings(
+        epochs=1,
+        batch_size=recipe.train_batch_size,
+        accumulate=recipe.accumulate,
+        learning_rate=recipe.learning_rate,
+        min_learning_rate=0.0,
+        warmup_epochs=recipe.warmup_iterations / recipe.iterations,
+        compile=False,
+        seed=seed,
+        save_every=1,
+        draw_every=0,
+        state_minutes=10.0,
+        drops=_DROPS if recipe.schedule == "steps" else (),
+    )
+
+
+def _check_batch(recipe: DetectionRecipe, processes: int) -> None:
+    shares = processes * recipe.accumulate
+    if recipe.train_batch_size % shares:
+        raise InputError(
+            "batch size",
+            expected=f"a multiple of processes x accumulation, {shares}",
+            found=str(recipe.train_batch_size),
+            where="--train-batch-size",
+            fix=f"Take {recipe.train_batch_size // shares * shares + shares}.",
+        )
