@@ -173,10 +173,11 @@ def _draw_bars(axes: Axes, found: Foreground) -> None:
 
 def _draw_distribution(axes: Axes, found: Foreground) -> None:
     """Share of images and crops below each overlap, from the quantiles of the rows."""
+    lines = (("overlap_union", "-"), (f"overlap_union_patches{found.mask}", (0, (3, 1.2))))
     for crop in found.crops:
-        for start, line in (("overlap_union_q", "-"), (f"overlap_union_patches{found.mask}_q", (0, (3, 1.2)))):
-            numbers = found.list_numbers(crop, start)
-            levels, values = [int(name) for name, _ in numbers], [100 * number.value for _, number in numbers]
+        for metric, line in lines:
+            numbers = found.list_numbers(crop, f"{metric}_quantile/")
+            levels, values = [100 * float(name) for name, _ in numbers], [100 * number.value for _, number in numbers]
             if numbers:
                 axes.plot(values, levels, color=_hue(found, crop), ls=line, linewidth=1)
     axes.set_xlim(0, 100)
@@ -190,7 +191,6 @@ def _draw_sizes(axes: Axes, found: Foreground) -> None:
     """Overlap in classes of the object's size."""
     for crop in found.crops:
         numbers = [(name.split("-"), number) for name, number in found.list_numbers(crop, "overlap_union_size/")]
-        numbers = [(ends, number) for ends, number in numbers if "_masked" not in ends[-1]]
         middles = [50 * (float(low) + float(high)) for (low, high), _ in numbers]
         bounds = np.array([(number.low, number.high) for _, number in numbers]).reshape(-1, 2)
         axes.fill_between(middles, *(100 * bounds.T), color=_hue(found, crop), alpha=0.18, linewidth=0)

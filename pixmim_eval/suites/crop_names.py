@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision import tv_tensors
 
 from pixmim_eval.data.crops import CenterCrop, Crop, RandomResizedCrop, SimpleResizedCrop, resize
 from pixmim_eval.errors import InputError
@@ -101,6 +100,8 @@ class ReportedCrop:
 
     def sample(self, heights: Tensor, widths: Tensor, *, seed: int, index: Tensor) -> Tensor:
         """See data.crops.Crop. The transform draws from torch's own generator, seeded for each image."""
+        from torchvision import tv_tensors  # takes a second to load, and few ask for it
+
         found = np.empty((len(index), 4))
         with torch.random.fork_rng(devices=[]):
             for place, (height, width, item) in enumerate(

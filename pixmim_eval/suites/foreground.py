@@ -82,13 +82,13 @@ class ForegroundSuite(EvaluationSuite):
       over its boxes; "overlap_largest": of its largest box; "overlap_ratio_of_sums": area kept of all unions, by their
       area. "overlap_union_size/LOW-HIGH": overlap_union of the images whose union is that share of the image.
       "overlap_instances": as overlap_union, of pixels of objects instead of boxes, where the data have masks.
-    - each of these with "_masked75": times the share of patches that a mask of 75 % leaves, as a random mask does in
-      expectation.
+    - each of these, but for sizes, with "_masked75": times the share of patches that a mask of 75 % leaves, as a random
+      mask does in expectation.
     - "overlap_union_reflected": what a reflected border (SRC) repeats of the object counts too, so that it may exceed
       1. Everywhere else the border holds nothing.
     - "object_share", "object_share_instances": share of the crop that is object.
     - of drawn crops: "overlap_union_drawn" (a check of overlap_union); "overlap_union_patches75": measured patch by
-      patch with a random mask each, where a visible patch counts by its covered area; "…_q05", "…_q50": quantiles of
+      patch with a random mask each, where a visible patch counts by its covered area; "…_quantile/0.05": quantiles of
       both over images and draws; "lost", "lost_patches75": how often nothing of the object is left.
 
     Problems of the boxes are listed in OUT/problems.
@@ -234,7 +234,11 @@ def measure_boxes(
         union, object_share = _sum_cells(objects, expected.area) / whole, _sum_cells(objects, expected.share)
         by_box = overlap.expect_rectangles(crop.law, objects.sizes, objects.edges, objects.image).area
     estimates = _summarise_expected(objects, whole, _bound(union), by_box)
-    estimates |= {f"{name}_{_masked(options)}": _scale(found, options.kept) for name, found in estimates.items()}
+    estimates |= {
+        f"{name}_{_masked(options)}": _scale(found, options.kept)
+        for name, found in estimates.items()
+        if "/" not in name
+    }
     if crop.law is not None and crop.law.padding:
         cells = objects.cells
         bordered = overlap.expect_rectangles(crop.law, objects.sizes, cells.edges, cells.image, border=True)
@@ -273,7 +277,7 @@ def _summarise_drawn(shares: np.ndarray, name: str, ending: str) -> dict[str, Es
     """The mean, the distribution and the losses of shares [N, D] of drawn crops."""
     estimates = {name + (ending or "_drawn"): mean_interval(shares.mean(axis=1))}
     for level, found in zip(LEVELS, overlap.quantile_intervals(shares, LEVELS), strict=True):
-        estimates[f"{name}{ending}_q{100 * level:02.0f}"] = found
+        estimates[f"{name}{ending}_quantile/{level:g}"] = found
     return estimates | {f"lost{ending}": mean_interval((shares == 0).mean(axis=1))}
 
 

@@ -31,8 +31,8 @@ def rows(make_row: Row) -> list[ResultRow]:
             metrics = {"overlap_union": value + shift, "overlap_largest": value + shift + 0.01}
             metrics |= {"overlap_union_masked75": (value + shift) / 4, "lost": 0.01}
             metrics |= {f"overlap_union_size/{low}-{high}": value for low, high in (("0", "0.1"), ("0.1", "0.2"))}
-            metrics |= {f"overlap_union_q{level:02}": level / 100 for level in (1, 50, 99)}
-            metrics |= {f"overlap_union_patches75_q{level:02}": level / 400 for level in (1, 50, 99)}
+            metrics |= {f"overlap_union_quantile/{level / 100:g}": level / 100 for level in (1, 50, 99)}
+            metrics |= {f"overlap_union_patches75_quantile/{level / 100:g}": level / 400 for level in (1, 50, 99)}
             made += [make_row(crop, value, metric=metric, **fields) for metric, value in metrics.items()]
     return made
 

@@ -82,9 +82,9 @@ def test_every_definition_is_what_it_says(known: BoxSet) -> None:
         "object_share": np.mean(kept) / 48**2,
         "overlap_union_drawn": np.mean(kept / whole),
         "lost": 0,
-        "overlap_union_q50": np.median(kept / whole),
-        "overlap_union_q01": (kept / whole).min(),
-        "overlap_union_q99": (kept / whole).max(),
+        "overlap_union_quantile/0.5": np.median(kept / whole),
+        "overlap_union_quantile/0.01": (kept / whole).min(),
+        "overlap_union_quantile/0.99": (kept / whole).max(),
     }
     for metric, value in expected.items():
         assert rows[metric].value == pytest.approx(value, rel=1e-12), metric
@@ -103,7 +103,9 @@ def test_measured_in_patches_a_mask_leaves_its_share_of_what_the_crop_keeps(know
     kept = 25 / 64  # int(64 x 0.4) of 64 patches
     assert narrow["overlap_union_masked60"].value == pytest.approx(kept * narrow["overlap_union"].value)
     assert narrow["overlap_union_patches60"].value == pytest.approx(kept * narrow["overlap_union"].value, abs=0.01)
-    spread = [found["overlap_union_patches75_q90"].value for found in (rows, measure(known, "cc-80-48", draws=400))]
+    spread = [
+        found["overlap_union_patches75_quantile/0.9"].value for found in (rows, measure(known, "cc-80-48", draws=400))
+    ]
     assert spread[0] > spread[1]  # blocks vary more than patches
 
 
