@@ -10,11 +10,13 @@ from analysis.foreground import DEFINITIONS, PUBLISHED, PUBLISHED_NOTE, Foregrou
 from analysis.formats import Cell, Table
 from pixmim_eval.types import Estimate
 
-MISSING = "–"
+MISSING, SIZES = "–", "overlap_union_size/"
 
 
 def build_choices(sets: Sequence[Foreground]) -> Table:
     """Definitions by data set as rows, crops as columns; each number with its difference from its column's first.
+
+    Of the first data set also by size of the object.
 
     Args:
         sets: at least one.
@@ -26,7 +28,7 @@ def build_choices(sets: Sequence[Foreground]) -> Table:
     }
     body = []
     for found in sets:
-        for metric, name in DEFINITIONS.items():
+        for metric, name in _list_definitions(found, sizes=found is sets[0]).items():
             numbers = [found.found.get((crop, metric)) for crop in crops]
             if any(numbers):
                 cells = [_write(number, first[crop]) for number, crop in zip(numbers, crops, strict=True)]
@@ -53,6 +55,15 @@ def tabulate_overlaps(sets: Sequence[Foreground]) -> pd.DataFrame:
         for key, number in found.found.items():
             rows.append((found.dataset, protocol, *key, number.value, number.low, number.high, number.n, number.unit))
     return pd.DataFrame(rows, columns=columns)
+
+
+def _list_definitions(found: Foreground, *, sizes: bool) -> dict[str, str]:
+    """Metric -> what it counts; also in classes of the object's size where asked for."""
+    definitions = dict(DEFINITIONS)
+    for name, _ in found.list_numbers(found.crops[0], SIZES) if sizes else ():
+        low, high = (f"{100 * float(end):g}" for end in name.split("-"))
+        definitions[SIZES + name] = f"union, {low}–{high} % of the image"
+    return definitions
 
 
 def _label(found: Foreground, sets: Sequence[Foreground]) -> str:
