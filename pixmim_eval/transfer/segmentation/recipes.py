@@ -75,12 +75,13 @@ def resolve_sizes(recipe: UperNetRecipe, size: int, patch: int) -> UperNetRecipe
         InputError: a number out of range, a crop that is no multiple of the patch, or relative positions together with
             images of any size.
     """
-    crop = recipe.crop or size
+    crop, least = recipe.crop or size, max(32, 2 * patch)
     recipe = replace(recipe, crop=crop, stride=recipe.stride or max(1, crop * 2 // 3))
     wrong = [
         (name, value, expected)
         for name, value, expected, right in (
-            ("crop", crop, f"a multiple of the patch, {patch}", crop > 0 and crop % patch == 0),
+            ("crop", crop, f"a multiple of the patch, {patch}", crop % patch == 0),
+            ("crop", crop, f"at least {least}, so that a map of a 32nd of it is left", crop >= least),
             ("stride", recipe.stride, f"1 to the crop, {crop}", 0 < recipe.stride <= crop),
             ("iterations", recipe.iterations, "at least 1", recipe.iterations >= 1),
             ("accumulate", recipe.accumulate, "at least 1", recipe.accumulate >= 1),
