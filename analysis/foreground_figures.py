@@ -36,7 +36,6 @@ from analysis.layout import (
 )
 from pixmim_eval.types import Estimate
 
-MAX_CROPS = len(HUES) - 1
 HEIGHT, GAP, FOOT = 1.7, 0.55, 0.42  # inches: a panel, between panels, and below one
 PROBE_HEIGHT = 2.3
 
@@ -46,7 +45,7 @@ def draw_overlap(found: Foreground, *, columns: int = 2) -> Figure:
     of the object; d: by other definitions.
 
     Args:
-        found: of 1…7 crops.
+        found: of any number of crops; from the ninth on hues repeat.
         columns: width of the figure, one (3.4 in; panels below each other) or two (7 in) columns of a page.
     """
     with rc_context(STYLE):

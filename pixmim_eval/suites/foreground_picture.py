@@ -21,7 +21,7 @@ from pixmim_eval.suites.crop_names import NamedCrop, sample_boxes
 from pixmim_eval.suites.foreground import ForegroundOptions, Objects, draw_noise, select_objects
 from pixmim_eval.types import SuiteConfig
 
-IMAGES = 4
+IMAGES, CROPS = 4, 6  # of a picture
 _WIDTH, _MARGIN, _GAP, _LINE = 7.0, 0.06, 0.06, 0.128  # inches
 _OBJECT, _INK = "#00e5a0", "#222222"
 _HUES = ("#0072B2", "#E69F00", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442")
@@ -35,7 +35,7 @@ def draw_crops(
 
     Args:
         boxes: with a manifest.
-        crops: drawn as the suite draws its first.
+        crops: drawn as the suite draws its first; the first six are shown.
         options: of the suite.
         config: of the run.
         stem: path of the files without ending.
@@ -45,7 +45,7 @@ def draw_crops(
     """
     if boxes.manifest is None:
         raise ValueError("draw_crops needs images")
-    objects = _pick(select_objects(boxes, config.limit))
+    crops, objects = crops[:CROPS], _pick(select_objects(boxes, config.limit))
     images = boxes.manifest.source.read(objects.rows.tolist())
     side = (_WIDTH - 2 * _MARGIN - len(crops) * _GAP) / (len(crops) + 1)
     caption = textwrap.wrap(_describe(boxes, options), 130)
@@ -63,7 +63,7 @@ def draw_crops(
         def write(text: str, left: float, top: float, **style: Any) -> None:
             figure.text(left / _WIDTH, 1 - top / height, text, va="top", **style)
 
-        for column, title in enumerate(("image and object", *(crop.name for crop in crops))):
+        for column, title in enumerate(("image", *(crop.name for crop in crops))):
             colour = _HUES[(column - 1) % len(_HUES)] if column else _INK
             write(title, _MARGIN + column * (side + _GAP), 0.03, color=colour, weight="bold")
         for row, image in enumerate(images):
