@@ -211,6 +211,7 @@ def encode_mask(mask: np.ndarray, box: np.ndarray, height: int, width: int) -> d
     places = (left + column) * height + top + row
     again = np.flatnonzero(places[1:] == places[:-1])  # a run that goes on from the foot of a column to the next's head
     places = np.delete(places, np.concatenate((again, again + 1)))
-    counts = np.diff(np.concatenate(([0], places, [height * width])))
-    encoded = coco_mask.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
+    counts = np.diff(np.concatenate(([0], places, [height * width]))).tolist()
+    counts = counts if counts[-1] else counts[:-1]
+    encoded = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
     return {"size": [height, width], "counts": encoded["counts"].decode("ascii")}
