@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, astuple, dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from pixmim_eval.data.segmentation import IGNORED, SegmentationSet
 from pixmim_eval.devices import resolve_precision
@@ -22,6 +21,7 @@ from pixmim_eval.models.convvit import ConvVisionTransformer
 from pixmim_eval.results import hash_parts
 from pixmim_eval.seeds import derive_seed, uniform
 from pixmim_eval.training import ImageTask, TrainingSettings, build_fabric, train
+from pixmim_eval.transfer.endless import deal_places, pick_row, read_places
 from pixmim_eval.transfer.networks import group_by_layer
 from pixmim_eval.transfer.paths import CALLS, place_paths
 from pixmim_eval.transfer.segmentation.backbone import ConvBackbone, ViTBackbone, build_backbone
@@ -131,7 +131,8 @@ class _Crops(Dataset[Any]):
         self.data, self.rows, self.crop, self.seed, self.skip = data, rows, crop, seed, skip
 
     def __getitems__(self, places: np.ndarray) -> tuple[np.ndarray, ...] | InputError:
-        rows, side, found = self._find_rows(places), self.crop.recipe.crop, []
+        rows = np.array([pick_row(self.rows, place, self.seed) for place in places.tolist()])
+        side, found = self.crop.recipe.crop, []
         for place, pair in zip(places.tolist(), read_pairs(self.data, rows), strict=True):
             if isinstance(pair, InputError):
                 if not self.skip or not isinstance(pair, BadImageError):
@@ -141,18 +142,6 @@ class _Crops(Dataset[Any]):
             found.append(self.crop(*pair, seed=derive_seed(self.seed, "crop"), index=place))
         images, pixels = zip(*found, strict=True)
         return np.stack(images), np.stack(pixels), rows, places
-
-    def _find_rows(self, places: np.ndarray) -> np.ndarray:
-        """Which image each place of the sequence shows, int64."""
-        passes, within = np.divmod(places, len(self.rows))
-        seeds = [derive_seed(self.seed, "order", number) for number in passes.tolist()]
-        orders = [_permute(len(self.rows), seed) for seed in seeds]
-        return self.rows[[order[place] for order, place in zip(orders, within.tolist(), strict=True)]]
-
-
-@lru_cache(maxsize=2)
-def _permute(count: int, seed: int) -> np.ndarray:
-    return torch.randperm(count, generator=torch.Generator().manual_seed(seed)).numpy()
 
 
 class UperNetTraining(ImageTask):
@@ -184,24 +173,14 @@ class UperNetTraining(ImageTask):
 
     def batches(self, epoch: int, first_step: int) -> Iterator[Batch]:
         """Micro-batches from a step on."""
-        batch, parts = self.recipe.train_batch_size, self.recipe.accumulate
-        share = batch // (self.world_size * parts)
-        steps = range(first_step, self.recipe.iterations)
-        starts = (
-            step * batch + (part * self.world_size + self.rank) * share for step in steps for part in range(parts)
+        chunks = deal_places(
+            range(first_step, self.recipe.iterations),
+            batch=self.recipe.train_batch_size,
+            accumulate=self.recipe.accumulate,
+            world_size=self.world_size,
+            rank=self.rank,
         )
-        chunks = _Chunks([np.arange(start, start + share) for start in starts])
-        pin = self.device.type == "cuda"
-        loader = DataLoader(
-            self.crops,
-            batch_sampler=chunks,  # type: ignore[arg-type]
-            num_workers=self.workers,
-            collate_fn=_pass_on,
-            pin_memory=pin,
-        )
-        for found in loader:
-            if isinstance(found, InputError):
-                raise found
+        for found in read_places(self.crops, chunks, self.workers, pin=self.device.type == "cuda"):
             images, pixels, rows, places = (torch.as_tensor(values) for values in found)
             yield PixelBatch(images.permute(0, 3, 1, 2).contiguous(), rows, torch.full_like(rows, -1), pixels, places)
 
@@ -222,23 +201,6 @@ class UperNetTraining(ImageTask):
         places = batch.places.to(self.device)
         numbers = uniform(derive_seed(self.seed, "paths"), places, self.network.random_numbers)
         return self.normalise(batch.images), batch.pixels.to(self.device).long(), numbers
-
-
-class _Chunks:
-    """A sampler of batches of places."""
-
-    def __init__(self, chunks: list[np.ndarray]) -> None:
-        self.chunks = chunks
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return iter(self.chunks)
-
-    def __len__(self) -> int:
-        return len(self.chunks)
-
-
-def _pass_on(found: Any) -> Any:
-    return found
 
 
 def train_upernet(
