@@ -24,7 +24,7 @@ from pixmim_eval.errors import InputError
 from pixmim_eval.results import RunFolder
 from pixmim_eval.suites import compute_key, load_suite
 from pixmim_eval.suites.detection import Detection, open_train
-from pixmim_eval.suites.roles import open_files
+from pixmim_eval.suites.roles import DEFAULT_DATA, _assign_roles
 from pixmim_eval.transfer.detection.recipes import RECIPES, DetectionOptions, resolve_recipe
 from pixmim_eval.types import SuiteConfig
 from tests.transfer.encoders import make_convvit, make_timm, make_vit
@@ -254,13 +254,14 @@ def test_bad_images_are_skipped_and_counted(files: dict[str, Path], config: Suit
         measure(replace(broken, on_bad_image="stop"))
 
 
-def test_the_built_in_set_plays_both_roles() -> None:
-    assert open_train("builtin:shapes16:sketch@32").name == open_detection("builtin:shapes16:sketch@32").name
-    opened = open_files(["val=builtin:shapes16:hard@32", "train=builtin:shapes16:sketch@32"], Detection())
-    assert {role: data.name.partition("@")[0] for role, data in opened.items()} == {
-        "val": "shapes16-hard",
-        "train": "shapes16-sketch",
-    }
+def test_the_built_in_set_plays_both_roles(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("pixmim_eval.suites.detection.open_detection", opened.append)
+    for path in ("builtin:shapes16", "builtin:shapes16@32", "builtin:shapes16:hard@32", "instances.json"):
+        open_train(path)
+    expected = ["builtin:shapes16:train", "builtin:shapes16:train@32", "builtin:shapes16:hard@32", "instances.json"]
+    assert opened == expected
+    assert _assign_roles([], Detection(), False) == {"val": DEFAULT_DATA, "train": DEFAULT_DATA}
 
 
 @pytest.mark.parametrize(

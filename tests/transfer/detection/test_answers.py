@@ -11,7 +11,7 @@ from pycocotools import mask as coco_mask
 from torch.nn import functional as F
 
 from pixmim_eval.data.boxes.outlines import check_outline, decode_outline
-from pixmim_eval.data.coco import open_detection
+from pixmim_eval.data.coco import DetectionSet, open_detection
 from pixmim_eval.transfer.detection.answers import Detections, drop_boxes, encode_mask, paste_mask, to_results, unpack
 
 HEIGHT, WIDTH = 37, 53
@@ -54,8 +54,13 @@ def test_a_mask_is_that_of_every_pixel_asking_for_itself(box: tuple[float, ...],
     assert np.array_equal(decode_outline(json.loads(json.dumps(encoded)), HEIGHT, WIDTH), expected)
 
 
-def test_objects_go_through_json_and_back_unchanged() -> None:
-    data = open_detection("builtin:shapes16:hard@32")
+@pytest.fixture(scope="module")
+def shapes() -> DetectionSet:
+    return open_detection("builtin:shapes16:hard@32")
+
+
+def test_objects_go_through_json_and_back_unchanged(shapes: DetectionSet) -> None:
+    data = shapes
     rows = list(range(20))
     truth = json.loads(json.dumps(data.to_coco(rows)))
     for row, entry in zip(rows, truth["annotations"], strict=True):
@@ -64,8 +69,8 @@ def test_objects_go_through_json_and_back_unchanged() -> None:
         assert np.array_equal(decode_outline(entry["segmentation"], 32, 32), data.masks(row)[0])
 
 
-def test_detections_go_through_json_and_back_to_the_bit() -> None:
-    data = open_detection("builtin:shapes16:hard@32")
+def test_detections_go_through_json_and_back_to_the_bit(shapes: DetectionSet) -> None:
+    data = shapes
     random = np.random.default_rng(0)
     corners = random.random((6, 2)) * 16
     boxes = np.concatenate((corners, corners + 2 + 10 * random.random((6, 2))), axis=1).astype(np.float32)
