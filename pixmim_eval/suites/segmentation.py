@@ -19,8 +19,9 @@ from pixmim_eval.extract import process_rank, select_rows
 from pixmim_eval.extract.store import load_entry
 from pixmim_eval.metrics.segmentation import score_segmentation
 from pixmim_eval.models.convvit import ConvVisionTransformer
-from pixmim_eval.results import format_protocol, hash_parts, make_rows
-from pixmim_eval.suites import EvaluationSuite
+from pixmim_eval.results import RunFolder, format_protocol, hash_parts, make_rows
+from pixmim_eval.suites import EvaluationSuite, compute_key
+from pixmim_eval.suites.class_table import write_class_table
 from pixmim_eval.suites.roles import DEFAULT_DATA
 from pixmim_eval.transfer.segmentation.examples import TallyPass, read_examples, segment
 from pixmim_eval.transfer.segmentation.overlays import Overlay, draw_overlays
@@ -33,6 +34,7 @@ from pixmim_eval.types import FileSet, Model, Outcome, SuiteConfig
 logger = logging.getLogger("pixmim_eval")
 
 PICTURED = 4  # images of the overlays
+TABLE = "segmentation-classes.md"
 DROPPED = ("no mask", "broken", "mask size", "no label")  # kinds of problems that take an image out of the set
 
 Protocol = Literal["knn", "linear", "upernet"]
@@ -188,14 +190,15 @@ class Segmentation(EvaluationSuite):
 
     def draw(self, models: Sequence[Model], config: SuiteConfig, folder: Path) -> list[Path]:
         """A few images, their masks and what each model answers, as coloured overlays: segmentation.png and .pdf, in
-        parts where there are many models. A UperNet whose training is not finished is left out."""
-        val = get_set(config, "val")
+        parts where there are many models. A UperNet whose training is not finished is left out. Beside the figures,
+        tables/segmentation-classes.md has the numbers of every class."""
+        val, conditions = get_set(config, "val"), list(dict.fromkeys(config.options.protocol))
         rows = select_rows(val.manifest, min(config.limit or PICTURED, PICTURED))
         answers: dict[int, dict[str, np.ndarray]] = {}
         shown: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         for model in models:
             model.encoder.to(config.device)
-            for condition in self.conditions(config):
+            for condition in conditions:
                 prepared = prepare_again(model, condition, config)
                 if prepared is None:
                     continue
@@ -205,7 +208,10 @@ class Segmentation(EvaluationSuite):
                     shown[example.row] = (val.manifest.source.read([example.row])[0], example.labels)
         overlays = [Overlay(*shown[row], answers[row]) for row in sorted(shown)]
         caption = f"Data: {val.name}, {len(val.classes)} classes."
-        return draw_overlays(overlays, val.classes, folder / self.name, caption) if overlays else []
+        written = draw_overlays(overlays, val.classes, folder / self.name, caption) if overlays else []
+        keys = [compute_key(self, model, condition, config) for condition in conditions for model in models]
+        stored = RunFolder(config.out).read(keys)
+        return written + ([write_class_table(stored, folder.parent / "tables" / TABLE)] if stored else [])
 
 
 def get_set(config: SuiteConfig, role: str) -> SegmentationSet:

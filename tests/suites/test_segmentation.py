@@ -19,6 +19,7 @@ from pixmim_eval.flags import read_flags
 from pixmim_eval.metrics.segmentation import count_confusion, score_segmentation, tally
 from pixmim_eval.models.catalog import load_models
 from pixmim_eval.models.vit import Architecture, VisionTransformer
+from pixmim_eval.results import RunFolder
 from pixmim_eval.suites import compute_key, load_suite
 from pixmim_eval.suites.segmentation import Segmentation, SegmentationOptions, open_train, prepare, resolve_recipe
 from pixmim_eval.transfer.segmentation import examples, overlays
@@ -255,11 +256,12 @@ def test_overlays_show_image_truth_and_every_answer(tmp_path: Path, monkeypatch:
     assert [path.read_bytes() for path in SUITE.draw([model], config, tmp_path / "figures")] == before
     SUITE.run(model, "upernet", config)
     assert Image.open(SUITE.draw([model], config, tmp_path / "figures")[0]).width > narrow
+    RunFolder(tmp_path).write(compute_key(SUITE, model, "knn", config), SUITE.run(model, "knn", config))
     monkeypatch.setattr(overlays, "ANSWERS", 1)
     parts = SUITE.draw([model], config, tmp_path / "figures")
-    assert [path.name for path in parts] == [
-        f"segmentation-part-{part}.{end}" for part in (1, 2) for end in ("png", "pdf")
-    ]
+    pictures = [f"segmentation-part-{part}.{end}" for part in (1, 2) for end in ("png", "pdf")]
+    assert [path.name for path in parts] == [*pictures, "segmentation-classes.md"]
+    assert "| tiny, knn: IoU |" in (tmp_path / "tables" / "segmentation-classes.md").read_text()
 
 
 def test_pixels_without_a_class_do_not_count(tmp_path: Path) -> None:
