@@ -143,8 +143,10 @@ def make_panel(experiment: str, files: Mapping[Path, TrialFile]) -> Panel:
             not see the same images or had other right answers.
     """
     where = ", ".join(sorted({str(file.parent) for file in files}))
-    shown = {name for trials in files.values() for name in trials.column("category")}
-    categories = find_categories(shown, where)
+    shown = {file: set(trials.column("category")) for file, trials in files.items()}
+    for file, names in shown.items():
+        find_categories(names, str(file))
+    categories = find_categories(set().union(*shown.values()), where)
     observers: dict[str, _Seen] = {}
     for file, trials in files.items():
         _add_trials(observers, categories, experiment, file, trials)
@@ -227,7 +229,8 @@ def match_images(panel: Panel, stimuli: Stimuli, rows: np.ndarray) -> np.ndarray
         InputError: images that the observers never saw, or that had another right answer.
     """
     places = {key: place for place, key in enumerate(zip(panel.levels.tolist(), panel.images.tolist(), strict=True))}
-    keys = list(zip(stimuli.levels[rows].tolist(), stimuli.images[rows].tolist(), strict=True))
+    images = [shorten_name(name) for name in stimuli.images[rows].tolist()]
+    keys = list(zip(stimuli.levels[rows].tolist(), images, strict=True))
     found = np.array([places.get(key, -1) for key in keys], dtype=np.int64)
     right = np.array([panel.categories.index(stimuli.categories[shape]) for shape in stimuli.shapes[rows].tolist()])
     unseen = {key for key, place in zip(keys, found.tolist(), strict=True) if place < 0}

@@ -38,6 +38,7 @@ EXPERIMENTS = ("edge", "silhouette", CUE_CONFLICT, *LEFT_OUT, "sketch", "stylize
 """Those of the benchmark."""
 
 _CUES = re.compile(r"(?P<shape>.+?)\d+-(?P<texture>.+?)\d+")
+_SHOWN = re.compile(r"\d+(?:_[^_]+){4}_\d+_(?P<image>.+)")  # trial, experiment, observer, condition, category, number
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Stimuli:
         manifest: where they are.
         experiment: e.g. "cue-conflict".
         categories: names of C categories.
-        images: [N] names by which observers know them (see shorten_name).
+        images: [N] names of their files; shorten_name is what observers have in common.
         shapes: int64 [N], the category that is the right answer.
         textures: int64 [N], the category of the texture; -1 throughout where the experiment has no such cue.
         conditions: [N] text, as a file of trials has it.
@@ -121,7 +122,7 @@ def read_stimuli(manifest: Manifest, experiment: str) -> Stimuli:
     if any(part.startswith("session-") for part in PurePosixPath(str(manifest.keys[0])).parts):
         conditions, labels = _split_session_names(names, manifest.name)
     categories = find_categories(labels, f"data set {manifest.name}")
-    images = np.array([shorten_name(name) for name in names])
+    images = np.array(names)
     shapes = np.array([categories.index(label) for label in labels], dtype=np.int64)
     cues = read_textures(images, shapes, categories, manifest.name) if experiment == CUE_CONFLICT else None
     return Stimuli(
@@ -169,13 +170,13 @@ def _split_session_names(names: Sequence[str], where: str) -> tuple[list[str], l
 
 
 def shorten_name(name: str) -> str:
-    """The image's own part of a file name, without the number of the trial, the observer and the condition before it.
+    """The image's own part of a file name, without what model-vs-human writes before it: trial, observer, condition …
 
     "0012_cop_s01_c30_boat_10_n02951358_5952.JPEG" is n02951358_5952.JPEG, "0001_s5n_s01_0_bird_00_bird3-cat2.png" is
     bird3-cat2.png.
     """
-    parts = name.split("_")
-    return "_".join(parts[-2:]) if len(parts) > 1 and parts[-2].startswith("n0") else parts[-1]
+    shown = _SHOWN.fullmatch(name)
+    return shown["image"] if shown else name
 
 
 def name_levels(conditions: Iterable[str], experiment: str) -> np.ndarray:
@@ -196,7 +197,7 @@ def read_textures(images: np.ndarray, shapes: np.ndarray, categories: Sequence[s
     """The categories of the textures of cue-conflict images.
 
     Args:
-        images: [N] names such as "cat4-truck2.png": shape, number, texture, number.
+        images: [N] names such as "cat4-truck2.png": shape, number, texture, number; other parts may stand before them.
         shapes: int64 [N], the categories of the shapes that folders or files tell.
         categories: names of all categories.
         where: the data set, for messages.
@@ -208,7 +209,7 @@ def read_textures(images: np.ndarray, shapes: np.ndarray, categories: Sequence[s
         InputError: names of another form, unknown categories, or another shape than that of the folder or file.
     """
     places = {name: place for place, name in enumerate(categories)}
-    cues = [_CUES.fullmatch(PurePosixPath(name).stem) for name in images.tolist()]
+    cues = [_CUES.fullmatch(PurePosixPath(shorten_name(name)).stem) for name in images.tolist()]
     pairs = [(places.get(cue["shape"]), places.get(cue["texture"])) if cue else (None, None) for cue in cues]
     rows = zip(images.tolist(), pairs, shapes.tolist(), strict=True)
     wrong = [name for name, (shape, texture), told in rows if texture is None or shape != told]

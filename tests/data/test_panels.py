@@ -79,9 +79,9 @@ def test_another_right_answer_to_the_same_image_is_refused(tmp_path: Path) -> No
 
 
 def test_an_image_twice_by_the_same_observer_is_refused(tmp_path: Path) -> None:
-    write_observer(tmp_path, "subject-01", (*RIGHT, "cat"), (*IMAGES, "0009_x_cat1-dog2.png"))
+    write_observer(tmp_path, "subject-01", (*RIGHT, "cat"), (*IMAGES, "0009_s5n_s01_0_cat_00_cat1-dog2.png"))
     file = tmp_path / "cue-conflict" / "cue-conflict_subject-01_session_1.csv"
-    file.write_text(file.read_text().replace("0009_x_cat,0", "cat,0"))
+    file.write_text(file.read_text().replace("0009_s5n_s01_0_cat_00_cat,0", "cat,0"))
     with pytest.raises(InputError, match=r"duplicate trials, 1: cat1-dog2\.png by subject-01"):
         open_trials(str(tmp_path))
     write_observer(tmp_path, "subject-01", RIGHT)
@@ -103,9 +103,11 @@ def test_a_response_or_category_that_there_is_not_is_refused(tmp_path: Path) -> 
     with pytest.raises(InputError, match="found 1: sofa"):
         open_trials(str(tmp_path))
     write_observer(tmp_path, "subject-01", RIGHT, ("catt1-dog2.png", *IMAGES[1:]))
-    with pytest.raises(InputError, match="found 1: catt"):
+    write_observer(tmp_path, "subject-02", RIGHT)
+    with pytest.raises(InputError, match=r"found 1: catt \(in .*_subject-01_session_1\.csv\)"):
         open_trials(str(tmp_path))
-    write_observer(tmp_path, "subject-01", RIGHT, ("cat1-sofa2.png", *IMAGES[1:]))
+    for observer in ("subject-01", "subject-02"):
+        write_observer(tmp_path, observer, RIGHT, ("cat1-sofa2.png", *IMAGES[1:]))
     with pytest.raises(InputError, match=r"found 1: cat1-sofa2\.png"):
         open_trials(str(tmp_path))
 

@@ -8,9 +8,10 @@ import pytest
 
 from pixmim_eval.data import shapes16
 from pixmim_eval.data.panels import make_panel
-from pixmim_eval.data.stimuli import read_stimuli
+from pixmim_eval.data.stimuli import open_stimuli, read_stimuli
 from pixmim_eval.data.trials import make_trial_file, name_trial_file, read_trial_file, write_trial_file
 from pixmim_eval.errors import InputError
+from tests.data.files import encode, pixels, write
 from tests.data.trial_files import HEADER, IMAGES, RIGHT, list_lines, write_lines
 
 LINES = list_lines("subject-01", RIGHT)
@@ -78,6 +79,19 @@ def test_decisions_are_written_as_the_public_tool_writes_them(tmp_path: Path) ->
             shape, image = names[stimuli.shapes[row]], str(stimuli.images[row])
             writer.writerow(["mae_800", "1", str(trial + 1), "NaN", names[answer], shape, "NaN", image])
     assert (tmp_path / "ours.csv").read_bytes() == (tmp_path / "theirs.csv").read_bytes()
+
+
+def test_decisions_on_distorted_images_are_written_under_the_whole_names_of_their_files(tmp_path: Path) -> None:
+    """Condition and category are the fourth and fifth part of such a name, for the public tool too."""
+    names = ["0001_cop_dnn_c30_knife_10_n03041632_7380.png", "0002_cop_dnn_c100_bird_10_n01601694_10802.png"]
+    for name in names:
+        write(tmp_path / "contrast" / "dnn" / "session-1" / name, encode(pixels(0)))
+    stimuli = open_stimuli(str(tmp_path / "contrast")).sets["contrast"]
+    made = make_trial_file("net", stimuli, np.arange(2), np.array([-1, 3]))
+    assert made.records == [
+        ("net", "1", "1", "NaN", "na", "knife", "c30", names[0]),
+        ("net", "1", "2", "NaN", "bird", "bird", "c100", names[1]),
+    ]
 
 
 def test_files_are_called_as_the_public_tool_calls_them() -> None:
