@@ -51,6 +51,23 @@ def test_people_and_published_networks_have_their_published_biases(panel: Panel)
     assert f"{100 * found['shape_bias'].value:.3f}" == "95.869"
     mean = np.mean([found[f"shape_bias/{name}"].value for name in panel.categories])
     assert f"{100 * mean:.3f}" == "95.385"
+    persons = [
+        measure_shape_bias(panel.answers[place], panel.shapes, panel.textures, panel.categories)["shape_bias"].value
+        for place in panel.people
+    ]
+    assert f"{100 * np.mean(persons):.3f}" == "95.759"
+
+
+@pytest.mark.parametrize(
+    ("network", "decisions"), [("alexnet", (283, 376)), ("googlenet", (228, 503)), ("vgg", (130, 625))]
+)
+def test_networks_decide_as_often_as_published(panel: Panel, network: str, decisions: tuple[int, int]) -> None:
+    by_shape, by_texture = decisions
+    answers = panel.answers[panel.observers.index(network)]
+    assert count_decisions([answers.tolist()], panel.shapes.tolist(), panel.textures.tolist()) == decisions
+    found = measure_shape_bias(answers, panel.shapes, panel.textures, panel.categories)
+    assert found["accuracy_shape"].value == pytest.approx(by_shape / 1200, abs=1e-15)
+    assert found["accuracy_texture"].value == pytest.approx(by_texture / 1200, abs=1e-15)
 
 
 def test_pooled_people_decide_as_often_as_published(panel: Panel) -> None:
