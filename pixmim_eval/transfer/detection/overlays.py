@@ -12,14 +12,14 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Patch, Rectangle
 
 from pixmim_eval.data.coco import DetectionSet
 from pixmim_eval.files import write_atomic
 from pixmim_eval.transfer.detection.answers import Detections, paste_mask
-from pixmim_eval.transfer.segmentation.overlays import ANSWERS, COLOURS, DPI, STYLE
+from pixmim_eval.transfer.segmentation.overlays import ANSWERS, COLOURS, DPI, OTHER, STYLE
 
-WIDTH = 1.9  # of a column in inches
+WIDTH, HIGHEST = 1.9, 1.7  # of a panel in inches
 SHOWN = 0.3  # the least score that is drawn
 _STRENGTH = 0.45  # of masks over the image
 
@@ -52,7 +52,8 @@ class _Mark:
 
 
 def draw_overlays(overlays: Sequence[Overlay], stem: Path, caption: str) -> list[Path]:
-    """One row an image: the truth, then each model's detections of a score of SHOWN or more.
+    """One row an image: the truth, then each model's detections of a score of SHOWN or more; with a legend of the nine
+    most frequent classes, whose numbers stand on the boxes. Other classes are grey, and named there.
 
     Args:
         overlays: at least one.
@@ -63,11 +64,11 @@ def draw_overlays(overlays: Sequence[Overlay], stem: Path, caption: str) -> list
         A PNG and a PDF of each picture.
     """
     names, written = list(overlays[0].answers), []
-    colours = _choose_colours(overlays)
+    shown = _choose_shown(overlays)
     for start in range(0, len(names), ANSWERS):
         part = f"-part-{start // ANSWERS + 1}" if len(names) > ANSWERS else ""
         with rc_context(STYLE):
-            figure = _draw_page(overlays, names[start : start + ANSWERS], colours, caption)
+            figure = _draw_page(overlays, names[start : start + ANSWERS], shown, caption)
             for ending, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):  # the same bytes
                 buffer = io.BytesIO()
                 figure.savefig(buffer, format=ending, dpi=DPI, metadata=metadata)
@@ -76,54 +77,70 @@ def draw_overlays(overlays: Sequence[Overlay], stem: Path, caption: str) -> list
     return written
 
 
-def _choose_colours(overlays: Sequence[Overlay]) -> dict[int, str]:
-    """A colour for each class that occurs, the most frequent in the truth first; they come round again."""
+def _choose_shown(overlays: Sequence[Overlay]) -> list[int]:
+    """The classes that have a colour: the most frequent in the truth, then in the answers."""
     counts = np.zeros(len(overlays[0].data.classes))
     for overlay in overlays:
         counts += np.bincount(overlay.data.objects(overlay.row).labels, minlength=len(counts))
         for found in overlay.answers.values():
             counts += 1e-3 * np.bincount(found.labels[found.scores >= SHOWN], minlength=len(counts))
-    order = np.argsort(-counts, kind="stable").tolist()
-    return {label: COLOURS[place % len(COLOURS)] for place, label in enumerate(order)}
+    order = np.argsort(-counts, kind="stable")[: len(COLOURS)]
+    return [label for label in order.tolist() if counts[label] > 0]
 
 
-def _draw_page(overlays: Sequence[Overlay], names: Sequence[str], colours: dict[int, str], caption: str) -> Figure:
-    heights = [WIDTH * overlay.image.shape[0] / overlay.image.shape[1] for overlay in overlays]
+def _draw_page(overlays: Sequence[Overlay], names: Sequence[str], shown: list[int], caption: str) -> Figure:
+    heights = [min(HIGHEST, WIDTH * overlay.image.shape[0] / overlay.image.shape[1]) for overlay in overlays]
     titles = ["\n".join(textwrap.wrap(name, 26)) for name in ("truth", *names)]
-    gap, below, above = 0.05, 0.22, 0.14 * (1 + max(title.count("\n") for title in titles))
+    gap, below, above = 0.05, 0.62, 0.14 * (1 + max(title.count("\n") for title in titles))
     width = len(titles) * (WIDTH + gap) + gap
     height = above + sum(heights) + gap * (len(heights) + 1) + below
     figure = Figure(figsize=(width, height))
     bottom = height - above
     for row, (overlay, size) in enumerate(zip(overlays, heights, strict=True)):
         bottom -= size + gap
-        panels = [
-            _mark_truth(overlay, colours),
-            *(_mark_found(overlay, overlay.answers[name], colours) for name in names),
-        ]
-        for column, marks in enumerate(panels):
+        found = [_mark_found(overlay, overlay.answers[name], shown) for name in names]
+        for column, marks in enumerate([_mark_truth(overlay, shown), *found]):
             left = gap + column * (WIDTH + gap)
             axes = figure.add_axes((left / width, bottom / height, WIDTH / width, size / height))
             _draw_panel(axes, overlay.image, marks)
             if row == 0:
                 axes.set_title(titles[column], pad=2, fontsize=7)
-    caption += f" Detections of {100 * SHOWN:.0f} or more are drawn."
-    figure.text(0.5, 0.05 / height, caption, ha="center", va="bottom", fontsize=6, color="#333333", wrap=True)
+    _draw_legend(figure, overlays[0].data.classes, shown)
+    caption = "\n".join(textwrap.wrap(f"{caption} Detections of {100 * SHOWN:.0f} or more are drawn.", int(26 * width)))
+    figure.text(0.5, 0.05 / height, caption, ha="center", va="bottom", fontsize=6, color="#333333")
     return figure
 
 
-def _mark_truth(overlay: Overlay, colours: dict[int, str]) -> list[_Mark]:
+def _draw_legend(figure: Figure, classes: Sequence[str], shown: list[int]) -> None:
+    width, height = figure.get_size_inches()
+    handles = [
+        Patch(facecolor=COLOURS[place], label=f"{place + 1} {classes[label]}") for place, label in enumerate(shown)
+    ]
+    figure.legend(
+        handles=handles,
+        loc="lower center",
+        ncols=max(2, min(5, int(width / 1.1))),
+        bbox_to_anchor=(0.5, 0.22 / height),
+        frameon=False,
+        fontsize=6,
+        handlelength=1.0,
+        columnspacing=1.0,
+        labelspacing=0.2,
+    )
+
+
+def _mark_truth(overlay: Overlay, shown: list[int]) -> list[_Mark]:
     objects, data = overlay.data.objects(overlay.row), overlay.data
     masks = data.masks(overlay.row) if data.with_masks else [None] * len(objects.boxes)
     return [
-        _Mark(box, data.classes[label] + (" (crowd)" if crowd else ""), colours[label], mask, (0, 0))
+        _Mark(box, _name(data, label, shown) + (" (crowd)" if crowd else ""), _colour(label, shown), mask, (0, 0))
         for box, label, crowd, mask in zip(
             objects.boxes, objects.labels.tolist(), objects.crowd.tolist(), masks, strict=True
         )
     ]
 
 
-def _mark_found(overlay: Overlay, found: Detections, colours: dict[int, str]) -> list[_Mark]:
+def _mark_found(overlay: Overlay, found: Detections, shown: list[int]) -> list[_Mark]:
     height, width = overlay.image.shape[:2]
     marks = []
     for place in np.flatnonzero(found.scores >= SHOWN)[::-1].tolist():  # the best on top
@@ -131,9 +148,17 @@ def _mark_found(overlay: Overlay, found: Detections, colours: dict[int, str]) ->
         pixels, top, left = None, 0, 0
         if found.masks is not None:
             pixels, top, left = paste_mask(found.masks[place], box, height, width)
-        text = f"{overlay.data.classes[label]} {100 * found.scores[place]:.0f}"
-        marks.append(_Mark(box, text, colours[label], pixels, (top, left)))
+        text = f"{_name(overlay.data, label, shown)}: {100 * found.scores[place]:.0f}"
+        marks.append(_Mark(box, text, _colour(label, shown), pixels, (top, left)))
     return marks
+
+
+def _name(data: DetectionSet, label: int, shown: list[int]) -> str:
+    return str(shown.index(label) + 1) if label in shown else data.classes[label]
+
+
+def _colour(label: int, shown: list[int]) -> str:
+    return COLOURS[shown.index(label)] if label in shown else OTHER
 
 
 def _draw_panel(axes: Axes, image: np.ndarray, marks: Sequence[_Mark]) -> None:
@@ -155,8 +180,8 @@ def _draw_panel(axes: Axes, image: np.ndarray, marks: Sequence[_Mark]) -> None:
         axes.add_patch(frame)
     for mark in marks:
         left, top = mark.box[:2].tolist()
-        text = axes.text(left, top, mark.text, ha="left", va="top", fontsize=4.5, color="black", clip_on=True)
-        text.set_bbox({"facecolor": "white", "alpha": 0.8, "edgecolor": mark.colour, "linewidth": 0.4, "pad": 0.7})
+        text = axes.text(left, top, mark.text, ha="left", va="top", fontsize=4, color="black", clip_on=True)
+        text.set_bbox({"facecolor": "white", "alpha": 0.75, "edgecolor": mark.colour, "linewidth": 0.4, "pad": 0.5})
 
 
 def _parse(colour: str) -> np.ndarray:
