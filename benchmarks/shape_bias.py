@@ -30,7 +30,7 @@ from pixmim_eval.data.transforms import normalize
 from pixmim_eval.data.trials import make_trial_file, name_trial_file, write_trial_file
 from pixmim_eval.extract import select_rows
 from pixmim_eval.models.timm_models import load_timm
-from pixmim_eval.suites.observers import GeometryOptions
+from pixmim_eval.suites.decisions import GeometryOptions
 from pixmim_eval.suites.shape_bias import ShapeBias
 from pixmim_eval.types import Batch, Manifest, Model, SuiteConfig
 

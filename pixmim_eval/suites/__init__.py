@@ -29,7 +29,7 @@ SUITES: dict[str, str] = {  # name -> import path; found by name, as a suite may
     "detection": "pixmim_eval.suites.detection:Detection",
     "shape_bias": "pixmim_eval.suites.shape_bias:ShapeBias",
     "model_vs_human": "pixmim_eval.suites.model_vs_human:ModelVsHuman",
-    "observers": "pixmim_eval.suites.model_vs_human:Observers",
+    "observers": "pixmim_eval.suites.observers:Observers",
     "foreground": "pixmim_eval.suites.foreground:ForegroundSuite",
     "reconstruction": "pretrain.reconstruction:ReconstructionSuite",
 }

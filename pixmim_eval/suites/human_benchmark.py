@@ -14,7 +14,7 @@ from pixmim_eval.errors import InputError
 from pixmim_eval.metrics.consistency import average, resample_mean
 from pixmim_eval.results import format_protocol, hash_parts, make_rows
 from pixmim_eval.seeds import derive_seed
-from pixmim_eval.suites.observers import (
+from pixmim_eval.suites.decisions import (
     PEOPLE,
     UNITS,
     Comparison,

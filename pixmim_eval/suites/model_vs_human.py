@@ -16,14 +16,7 @@ from pixmim_eval.extract import select_head_rows, select_rows
 from pixmim_eval.files import write_atomic
 from pixmim_eval.results import RunFolder, format_protocol, make_rows
 from pixmim_eval.suites import EvaluationSuite
-from pixmim_eval.suites.human_benchmark import (
-    BENCHMARK,
-    benchmark_model,
-    benchmark_observers,
-    format_table,
-    rank_models,
-)
-from pixmim_eval.suites.observers import (
+from pixmim_eval.suites.decisions import (
     UNITS,
     Comparison,
     GeometryOptions,
@@ -39,6 +32,13 @@ from pixmim_eval.suites.observers import (
     observers_model,
     stimuli_of,
     trials_of,
+)
+from pixmim_eval.suites.human_benchmark import (
+    BENCHMARK,
+    benchmark_model,
+    benchmark_observers,
+    format_table,
+    rank_models,
 )
 from pixmim_eval.suites.shape_bias import measure_answers, rate_answers
 from pixmim_eval.types import Estimate, FileSet, Model, Outcome, ResultRow, SuiteConfig
@@ -134,20 +134,6 @@ class ModelVsHuman(EvaluationSuite):
         for path, text in zip(paths, files.values(), strict=True):
             write_atomic(path, text.encode())
         return paths
-
-
-class Observers(ModelVsHuman):
-    """The suite `observers`: people and networks by their files of trials alone, without images or models.
-
-    Conditions and metrics as of `model_vs_human`, of every experiment that the files hold.
-    """
-
-    name = "observers"
-    needs = ("trials",)
-    accepts = ()
-    openers: ClassVar[Mapping[str, Callable[[str], FileSet]]] = {"trials": open_trials}
-    options = None
-    takes_models = False
 
 
 def _list_panels(suite: EvaluationSuite, config: SuiteConfig) -> dict[str, Panel]:

@@ -17,7 +17,7 @@ from pixmim_eval.metrics.shape_bias import find_conflicts, measure_shape_bias
 from pixmim_eval.results import format_protocol, make_rows
 from pixmim_eval.seeds import derive_seed
 from pixmim_eval.suites import EvaluationSuite
-from pixmim_eval.suites.observers import (
+from pixmim_eval.suites.decisions import (
     Decisions,
     GeometryOptions,
     answers_of,

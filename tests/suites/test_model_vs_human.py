@@ -17,9 +17,10 @@ from pixmim_eval.data.trials import read_trial_file
 from pixmim_eval.errors import InputError
 from pixmim_eval.results import RunFolder
 from pixmim_eval.suites import load_suite
+from pixmim_eval.suites.decisions import GeometryOptions
 from pixmim_eval.suites.human_benchmark import rank_models
-from pixmim_eval.suites.model_vs_human import ModelVsHuman, Observers
-from pixmim_eval.suites.observers import GeometryOptions
+from pixmim_eval.suites.model_vs_human import ModelVsHuman
+from pixmim_eval.suites.observers import Observers
 from pixmim_eval.types import LabelSpace, Model, ResultRow, SuiteConfig
 from tests.data.files import encode, write
 from tests.data.trial_files import HEADER, write_lines
