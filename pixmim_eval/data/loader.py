@@ -120,6 +120,8 @@ class TrainingLoader:
         InputError: a batch larger than the data set, or that cannot be dealt out evenly; in_memory is "yes" and the
             images differ in size or do not fit.
         BadImageError: an image cannot be decoded, and on_bad_image is "stop".
+
+    With "skip", `batches` raises InputError where no image of a micro-batch can be decoded.
     """
 
     def __init__(
@@ -174,12 +176,16 @@ class TrainingLoader:
         seeds = _derive_view_seeds(self.seed, epoch)
         if self._images is not None:
             for chunk in chunks:
-                yield self._crop_in_memory(self._images, chunk[self._decoded[chunk]], *seeds)
+                rows = chunk[self._decoded[chunk]]
+                _check_some(self.manifest, rows, chunk)
+                yield self._crop_in_memory(self._images, rows, *seeds)
             return
         reader = _CropReader(self.manifest, self.crop, *seeds, skip=self.skip)
         if self.change is not None:
             reader.change, reader.change_seed = self.change, derive_seed(self.seed, "change", epoch)
-        for images, index in _read_chunks(reader, chunks, self.workers, pin=self.device.type == "cuda"):
+        read = _read_chunks(reader, chunks, self.workers, pin=self.device.type == "cuda")
+        for (images, index), chunk in zip(read, chunks, strict=True):
+            _check_some(self.manifest, index, chunk)
             images, index = (tensor.to(self.device, non_blocking=True) for tensor in (images, index))
             yield Batch(images, index, self._labels[index])
 
@@ -372,6 +378,18 @@ def _check_sizes(manifest: Manifest, images: list[np.ndarray], rows: np.ndarray,
                 where=f"{manifest.name}, {manifest.keys[row]}",
                 fix="Resize the images, or leave out the wish to keep them in memory.",
             )
+
+
+def _check_some(manifest: Manifest, rows: np.ndarray | Tensor, chunk: np.ndarray) -> None:
+    """Raises InputError where all images of a micro-batch were skipped: nothing can be learnt from it."""
+    if not len(rows):
+        raise InputError(
+            "micro-batch",
+            expected="an image that can be read",
+            found=f"none: all {len(chunk)} were skipped",
+            where=f"{manifest.name}, such as {manifest.keys[chunk[0]]}",
+            fix="Take the bad images out of the data set, or train with larger micro-batches.",
+        )
 
 
 def _check_choice(checked: str, value: str, choices: tuple[str, ...], where: str) -> None:

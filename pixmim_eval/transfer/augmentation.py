@@ -134,7 +134,8 @@ class Mixer:
             group: images that are mixed in one way; the last group may be smaller where images were skipped.
 
         Returns:
-            Images, and targets float32 [B, K] whose rows sum to one. The last image of an odd group is left out.
+            Images, and targets float32 [B, K] whose rows sum to one. Of an odd number of images the last is left out;
+            a single one has nothing to be mixed with.
         """
         rows = index.tolist()
         with kept_generators():
@@ -142,7 +143,7 @@ class Mixer:
                 for image, row in zip(images, rows, strict=True):
                     set_generators(derive_seed(self.seed, "erase", epoch, row))
                     self.erase(image)
-            if self.mixup is None:
+            if self.mixup is None or len(rows) < 2:
                 return images, mixup_target(labels, self.classes, 1.0, self.smoothing)
             mixed = []
             for start in range(0, len(rows) // 2 * 2, group):

@@ -276,3 +276,12 @@ def test_training_skips_a_bad_image_and_keeps_the_rest_of_its_batch(in_memory: s
     kept = whole[1].index != bad
     assert torch.equal(skipping[1].index, whole[1].index[kept])
     assert torch.equal(skipping[1].images, whole[1].images[kept])
+
+
+@pytest.mark.parametrize("in_memory", ["yes", "no"])
+def test_a_micro_batch_of_bad_images_alone_is_named(in_memory: str) -> None:
+    bad = next(loader(noise(), in_memory=in_memory, accumulate=4).batches(0)).index.tolist()
+    assert len(bad) == 3
+    skipping = loader(noise(broken=bad), in_memory=in_memory, accumulate=4, on_bad_image="skip")
+    with pytest.raises(InputError, match=rf"none: all 3 were skipped \(in noise, such as key-{bad[0]}"):
+        next(skipping.batches(0))

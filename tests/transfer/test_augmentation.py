@@ -149,3 +149,5 @@ def test_images_that_were_skipped_leave_even_groups() -> None:
     mixer = Mixer(RECIPE, 7, seed=4)
     found, targets = mix(mixer, slice(0, 11))
     assert len(found) == len(targets) == 10
+    single, target = mix(mixer, slice(3, 4))  # has nothing to be mixed with
+    assert len(single) == 1 and target.sum() == pytest.approx(1) and target.max() == pytest.approx(0.9 + 0.1 / 7)
