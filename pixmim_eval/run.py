@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:  # torch takes seconds to import: printing rows and help must 
     from pixmim_eval.suites import EvaluationSuite
 
 DONE, BAD_INPUT, PARTIAL = 0, 2, 4
+WAIT = timedelta(days=1)  # for a process that works alone, such as the first one fitting heads
 DEFAULT_REPORTS = Path("reports")
 
 
@@ -233,7 +235,8 @@ def join_processes(device: str) -> Iterator[str]:
 
     if device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    torch.distributed.init_process_group("nccl" if device == "cuda" else "gloo")
+    backend = "nccl" if device == "cuda" else "gloo"
+    torch.distributed.init_process_group(backend, timeout=WAIT)
     try:
         yield device
     finally:

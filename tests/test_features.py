@@ -17,7 +17,7 @@ from pixmim_eval.data.crops import RandomResizedCrop, sample_flips
 from pixmim_eval.data.loader import TrainingLoader
 from pixmim_eval.data.transforms import normalize
 from pixmim_eval.errors import InputError
-from pixmim_eval.extract import extract_features
+from pixmim_eval.extract import extract_features, store
 from pixmim_eval.models.convvit import ConvArchitecture, ConvVisionTransformer
 from pixmim_eval.models.timm_models import TimmEncoder
 from pixmim_eval.models.vit import Architecture, VisionTransformer
@@ -161,8 +161,42 @@ def test_views_differ_from_each_other_and_from_the_plain_image() -> None:
         assert np.abs(one - other).max() > 0.1
 
 
-def test_features_that_are_not_finite_are_named_and_counted() -> None:
+def test_features_that_are_not_finite_are_counted_and_the_layer_that_they_come_from_is_named() -> None:
     encoder = make_vit()
     encoder.blocks[1].mlp.fc2.bias.data[5] = float("nan")
-    with pytest.raises(FloatingPointError, match=r"of model tiny: \d+ of \d+ numbers are not finite, in 1 of 1 images"):
+    message = (
+        r"^cls of model tiny: 168 of 168 numbers are not finite, in 7 of 7 images; the first is row 0 of colours, "
+        r"where layer blocks\.1\.mlp\.fc2 is the first to give such"
+    )
+    with pytest.raises(FloatingPointError, match=message):
         extract_features(encode(encoder), make_manifest(), config=CONFIG, layers=2)
+    assert not any(module._forward_hooks for module in encoder.modules())
+
+
+def test_only_images_with_bad_features_are_counted() -> None:
+    model, manifest = make_model(space=None), make_manifest()
+    model.encoder.activation.register_forward_hook(  # of bright corners
+        lambda _, inputs, output: torch.where(inputs[0] > 6, torch.nan, output)
+    )
+    images = torch.from_numpy(np.stack(manifest.source.read(range(30)))).permute(0, 3, 1, 2)
+    settings = Preprocessing(16, 16)
+    embedded = model.encoder.embed(normalize(images, settings.mean, settings.std)).flatten(1)[:7]
+    bad = (embedded > 6).any(dim=1)
+    assert 0 < bad.sum() < 7
+    first = int(bad.int().argmax())
+    with pytest.raises(
+        FloatingPointError, match=f"in {int(bad.sum())} of 7 images; the first is row {first} of.*activ"
+    ):
+        extract_features(model, manifest, config=CONFIG)
+
+
+def test_features_of_which_some_images_were_skipped_stay_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest, config = make_manifest(30, bad=(0, 13, 29)), replace(CONFIG, on_bad_image="skip")
+    expected = extract_features(make_model(), manifest, config=config)["mean"]
+    assert not isinstance(expected.features.base, np.memmap) and len(expected.index) == 27
+    monkeypatch.setattr(store, "_RESIDENT_BYTES", 0)
+    monkeypatch.setattr(store, "_COPIED_ROWS", 4)
+    found = extract_features(make_model(), manifest, config=config)["mean"]
+    assert isinstance(found.features, np.memmap) and not found.features.flags.writeable
+    np.testing.assert_array_equal(found.features, expected.features)
+    np.testing.assert_array_equal(found.index, np.setdiff1d(np.arange(30), (0, 13, 29)))

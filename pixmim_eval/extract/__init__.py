@@ -14,8 +14,8 @@ from torch import Tensor
 from pixmim_eval.data.crops import Crop
 from pixmim_eval.errors import InputError
 from pixmim_eval.extract.passes import ImagePass, digest_code, identify_model, pool_tokens
-from pixmim_eval.extract.processes import one_thread, process_rank, share, wait_for_all
-from pixmim_eval.extract.store import Entry, is_stored, load_entry
+from pixmim_eval.extract.processes import gather, one_thread, process_rank, share, wait_for_all
+from pixmim_eval.extract.store import Entry, copy_rows, is_stored, load_entry
 from pixmim_eval.files import cache_dir, write_atomic
 from pixmim_eval.models.heads import LinearHead, choose_pooling
 from pixmim_eval.results import hash_parts
@@ -27,6 +27,7 @@ __all__ = [
     "cache_dir",
     "digest_code",
     "extract_features",
+    "gather",
     "identify_model",
     "predict",
     "prepare_classifier",
@@ -154,7 +155,7 @@ def _drop_absent(entry: Entry) -> tuple[np.ndarray, np.ndarray, dict[str, np.nda
     """Index, labels and arrays of the rows that were not left out, and how many were."""
     table, arrays, kept = entry.table, entry.arrays, entry.table["present"]
     if not kept.all():
-        table, arrays = table[kept], {name: array[kept] for name, array in arrays.items()}
+        table, arrays = table[kept], {name: copy_rows(array, kept) for name, array in arrays.items()}
     return table["row"], table["label"], arrays, len(kept) - len(table)
 
 

@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -160,7 +160,7 @@ class ImagePass:
         """Shape of a row and dtype of each output; from a blank image."""
         size = self.model.preprocessing.size
         with one_thread():
-            outputs = self._compute(torch.zeros(1, 3, size, size, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64))
+            outputs = self._compute(torch.zeros(1, 3, size, size, dtype=torch.uint8))
         widest = max(values.shape[1] for values in outputs.values())
         half = 4 * len(self.rows) * widest > _HALF_ABOVE_BYTES
         dtype = np.dtype(np.float16 if half else np.float32)
@@ -176,7 +176,9 @@ class ImagePass:
         device = torch.device(self.config.device)
         for batch in self._read_images(rows):
             parts = split_over_threads(self._compute, batch.images, batch.index, device=device, values=MODEL_VALUES)
-            yield batch, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+            outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+            self._check_finite(batch, outputs)
+            yield batch, outputs
 
     def _read_images(self, rows: np.ndarray) -> Iterator[Batch]:
         """Batches of uint8 images after geometry and corruption."""
@@ -203,20 +205,26 @@ class ImagePass:
             _kept[key] = batches
         return iter(_kept[key])
 
-    def _compute(self, images: Tensor, index: Tensor) -> dict[str, np.ndarray]:
+    def _compute(self, images: Tensor, _: Tensor | None = None) -> dict[str, np.ndarray]:
         device, preprocessing = torch.device(self.config.device), self.model.preprocessing
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             normal = normalize(images.to(device), preprocessing.mean, preprocessing.std)
-            outputs = {name: values.float().cpu().numpy() for name, values in self.forward(normal).items()}
+            return {name: values.float().cpu().numpy() for name, values in self.forward(normal).items()}
+
+    def _check_finite(self, batch: Batch, outputs: dict[str, np.ndarray]) -> None:
+        """Raises FloatingPointError where outputs are not: which, how many, and the layer that they come from."""
         for name, values in outputs.items():
             bad = ~np.isfinite(values)
-            if bad.any():
-                raise FloatingPointError(
-                    f"{name} of model {self.model.name}: {bad.sum()} of {bad.size} numbers are not finite, in "
-                    f"{bad.any(axis=1).sum()} of {len(bad)} images; the first is row "
-                    f"{int(index[bad.any(axis=1).argmax()])} of {self.manifest.name}"
-                )
-        return outputs
+            if not bad.any():
+                continue
+            images = bad.any(axis=1)
+            first = images.argmax()
+            layer = find_bad_layer(self.model.encoder, partial(self._compute, batch.images[first : first + 1]))
+            raise FloatingPointError(
+                f"{name} of model {self.model.name}: {bad.sum()} of {bad.size} numbers are not finite, in "
+                f"{images.sum()} of {len(bad)} images; the first is row {int(batch.index[first])} of "
+                f"{self.manifest.name}, where layer {layer} is the first to give such"
+            )
 
 
 def pool_tokens(encoder: Encoder, images: Tensor, layers: int = 1) -> dict[str, Tensor]:
@@ -229,6 +237,28 @@ def pool_tokens(encoder: Encoder, images: Tensor, layers: int = 1) -> dict[str, 
             pooled[f"cls{suffix}"] = tokens.cls
         pooled[f"mean{suffix}"] = tokens.patches.mean(dim=1)
     return pooled
+
+
+def find_bad_layer(encoder: nn.Module, run: Callable[[], object]) -> str:
+    """The first module of an encoder that gives a tensor with NaN or infinity in a run; "(none)" where each is finite.
+
+    Args:
+        encoder: no other thread may use it meanwhile.
+        run: puts images through it.
+    """
+    found: list[str] = []
+
+    def look(name: str, _: nn.Module, __: object, output: object) -> None:
+        if isinstance(output, Tensor) and not output.isfinite().all():
+            found.append(name)
+
+    hooks = [module.register_forward_hook(partial(look, name)) for name, module in encoder.named_modules() if name]
+    try:
+        run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found[0] if found else "(none)"
 
 
 def identify_model(model: Model) -> str:

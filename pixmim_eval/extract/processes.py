@@ -35,6 +35,14 @@ def share(value: Value) -> Value:
     return box[0]
 
 
+def gather(value: Value) -> list[Value]:
+    """The values of all processes, by rank, in every process."""
+    values = [value] * process_rank()[1]
+    if len(values) > 1:
+        group.all_gather_object(values, value)
+    return values
+
+
 def wait_for_all() -> None:
     """Return when every process has come here."""
     if process_rank()[1] > 1:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -26,6 +27,8 @@ from pixmim_eval.types import Batch
 
 Shape = tuple[tuple[int, ...], np.dtype]  # of one row, and its dtype
 
+_RESIDENT_BYTES = 2**28  # of a part of an array, which is copied into memory up to here
+_COPIED_ROWS = 8192  # at a time
 _KEPT_BYTES = 2**36  # of each kind of entry; those used longest ago go first
 _STALE_SECONDS = 24 * 3600
 _SHOW_FROM = 10_000  # images; shorter passes show no bar of their own
@@ -120,6 +123,28 @@ def _read_array(file: Path) -> np.ndarray:
         return np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise _report_damage(file.parent, f"{file.name}: {error}") from error
+
+
+def copy_rows(array: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """The rows of a stored array that are kept, read-only: in memory where they are few, else in a file that goes when
+    nobody holds them any more.
+
+    Args:
+        array: [N, …], memory-mapped.
+        kept: bool [N].
+    """
+    shape = (int(kept.sum()), *array.shape[1:])
+    if prod(shape) * array.itemsize <= _RESIDENT_BYTES:
+        return array[kept]
+    with tempfile.TemporaryFile(dir=cache_dir()) as file:
+        part = np.memmap(file, array.dtype, "w+", shape=shape)
+    place = 0
+    for start in range(0, len(array), _COPIED_ROWS):
+        rows = array[start : start + _COPIED_ROWS][kept[start : start + _COPIED_ROWS]]
+        part[place : place + len(rows)] = rows
+        place += len(rows)
+    part.flags.writeable = False
+    return part
 
 
 def _report_damage(folder: Path, found: str) -> InputError:

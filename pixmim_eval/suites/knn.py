@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pixmim_eval.data.imagenet import map_labels
-from pixmim_eval.extract import extract_features, select_rows
+from pixmim_eval.extract import extract_features, gather, process_rank, select_rows
 from pixmim_eval.models.neighbours import TEMPERATURE, check_vote, find_neighbours, vote
 from pixmim_eval.results import format_protocol, make_rows
 from pixmim_eval.suites import EvaluationSuite
@@ -117,11 +117,15 @@ class Knn(EvaluationSuite):
 
 
 def _answer(known: FeatureSet, queries: FeatureSet, config: SuiteConfig) -> dict[int, np.ndarray]:
-    """k -> the answers of all queries, int64 [M], as labels of the training set."""
+    """k -> the answers of all queries, int64 [M], as labels of the training set; processes share the queries."""
     options: KnnOptions = config.options
-    classes = len(config.data["train"].label_space.classes)
-    neighbours = find_neighbours(known.features, queries.features, max(options.k), device=config.device)
-    return {
-        k: vote(neighbours, known.labels, k, classes=classes, temperature=options.temperature)
-        for k in dict.fromkeys(options.k)
-    }
+    classes, (rank, world_size) = len(config.data["train"].label_space.classes), process_rank()
+    own = queries.features[rank::world_size]
+    neighbours = find_neighbours(known.features, own, max(options.k), device=config.device)
+    answers = {}
+    for k in dict.fromkeys(options.k):
+        answers[k] = np.empty(len(queries.index), dtype=np.int64)
+        found = vote(neighbours, known.labels, k, classes=classes, temperature=options.temperature)
+        for place, part in enumerate(gather(found)):
+            answers[k][place::world_size] = part
+    return answers

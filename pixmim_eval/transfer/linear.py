@@ -15,7 +15,7 @@ from pixmim_eval.data.crops import SingleTryResizedCrop
 from pixmim_eval.data.loader import TrainingLoader
 from pixmim_eval.errors import InputError
 from pixmim_eval.extract import digest_code, identify_model, share
-from pixmim_eval.extract.passes import pool_tokens
+from pixmim_eval.extract.passes import find_bad_layer, pool_tokens
 from pixmim_eval.extract.processes import MODEL_VALUES, split_over_threads
 from pixmim_eval.models.heads import LinearHead
 from pixmim_eval.results import hash_parts
@@ -253,10 +253,12 @@ class LinearProbe(ImageTask):
         features = torch.cat(parts)
         bad = (~features.isfinite()).any(dim=1)
         if bad.any():
-            keys = ", ".join(self.manifest.keys[batch.index[bad].cpu().numpy()][:3])
+            row = batch.index[bad].cpu()[:1]
+            layer = find_bad_layer(self.model.encoder, lambda: forward(batch.images[bad][:1], row))
             raise FloatingPointError(
                 f"features {self.pooling} of model {self.model.name} are not finite for {int(bad.sum())} of {len(bad)} "
-                f"images of a batch of {self.manifest.name}: {keys}"
+                f"images of a batch of {self.manifest.name}: {self.manifest.keys[int(row)]} is the first, where layer "
+                f"{layer} is the first to give such"
             )
         return features
 
@@ -268,7 +270,7 @@ class LinearProbe(ImageTask):
         variance = self._sum(centred.square().sum(dim=0)) / count
         if update:
             self.head.mean.lerp_(mean, NORM_MOMENTUM)
-            self.head.variance.lerp_(variance * count / (count - 1), NORM_MOMENTUM)
+            self.head.variance.lerp_(variance * count / (count - 1).clamp(min=1), NORM_MOMENTUM)
         return centred * (variance + EPSILON).rsqrt()
 
     def _sum(self, value: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from pixmim_eval.run import main
 from pixmim_eval.suites.few_shot import FewShot, FewShotOptions, average_draws, draw_rows, fit_draw
 from pixmim_eval.types import FeatureSet, Model, SuiteConfig
 from tests.fakes import make_manifest, make_model
+from tests.transfer.processes import run_in_two_processes
 
 SUITE = FewShot()
 
@@ -185,3 +187,15 @@ def test_the_same_command_twice_does_no_work_the_second_time(tmp_path: Path, mon
     assert loaded[1].encoder.calls == 0
     assert main([*command, "--shots", "2", "4"]) == 0
     assert len(read_rows(Path("out"))) == 6  # what was there is kept
+
+
+def test_two_processes_give_the_rows_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model(space=None)
+    expected = SUITE.run(model, "10-percent", make_config())
+    monkeypatch.setenv("PIXMIM_CACHE", str(tmp_path / "two"))
+
+    def work(rank: int) -> None:
+        outcome = SUITE.run(model, "10-percent", make_config())
+        assert [replace(row, time="") for row in outcome.rows] == [replace(row, time="") for row in expected.rows]
+
+    run_in_two_processes(work)

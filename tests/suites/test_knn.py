@@ -15,10 +15,11 @@ from pixmim_eval.metrics.intervals import wilson
 from pixmim_eval.models import catalog
 from pixmim_eval.results import read_rows
 from pixmim_eval.run import main
-from pixmim_eval.suites import compute_key
+from pixmim_eval.suites import compute_key, knn
 from pixmim_eval.suites.knn import Knn, KnnOptions
 from pixmim_eval.types import LabelSpace, Manifest, Model, Outcome, SuiteConfig
 from tests.fakes import COLOURS, make_manifest, make_model
+from tests.transfer.processes import run_in_two_processes
 
 SUITE = Knn()
 
@@ -181,3 +182,22 @@ def test_chance_is_what_features_without_meaning_reach() -> None:
     outcome = run(model, make_config())
     assert COLOURS.classes[0] == "blue"
     assert outcome.rows[0].value == pytest.approx(14 / 40)  # of 20 first rows 7, 7, 6: the first class wins
+
+
+def test_two_processes_share_the_queries_and_give_the_rows_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_model(space=None)
+    expected = run(model, make_config())
+    monkeypatch.setenv("PIXMIM_CACHE", str(tmp_path / "two"))
+    asked: list[int] = []
+    plain = knn.find_neighbours
+    monkeypatch.setattr(knn, "find_neighbours", lambda *a, **k: asked.append(len(a[1])) or plain(*a, **k))
+
+    def work(rank: int) -> None:
+        outcome = run(model, make_config())
+        assert asked == [20, 20]  # of 40, for two poolings
+        assert [replace(row, time="") for row in outcome.rows] == [replace(row, time="") for row in expected.rows]
+        assert all(np.array_equal(outcome.hits[metric], hits) for metric, hits in expected.hits.items())
+
+    run_in_two_processes(work)
