@@ -10,17 +10,15 @@ import torch
 from pixmim_eval.data.imagenet import map_labels
 from pixmim_eval.data.transforms import name_transform
 from pixmim_eval.extract import predict, select_rows
-from pixmim_eval.metrics.accuracy import rank_labels
 from pixmim_eval.results import format_protocol, make_rows
 from pixmim_eval.suites import EvaluationSuite
 from pixmim_eval.suites.frozen_features import name_absent
-from pixmim_eval.suites.scoring import label_space_of, list_readings, rate
+from pixmim_eval.suites.scoring import label_space_of, rate, score_logits
 from pixmim_eval.transfer.finetune import finetune
 from pixmim_eval.transfer.recipes import FinetuneOptions, resolve_recipe
 from pixmim_eval.types import FeatureSet, Manifest, Model, Outcome, SuiteConfig
 
 CONDITION = "clean"
-_CHUNK = 8192  # images at a time, as logits may be mapped from disk
 
 
 class Finetune(EvaluationSuite):
@@ -95,28 +93,13 @@ class Finetune(EvaluationSuite):
 
 
 def score(classifier: Model, manifest: Manifest, config: SuiteConfig) -> tuple[dict[str, np.ndarray], int]:
-    """Who was right, and how many images were left out.
-
-    Returns:
-        "top1" and, of more than five answers, "top5" (each with the suffix of scoring.list_readings) -> int8 [N], for
-        every image that was to be scored: 1 right, 0 wrong, -1 left out.
-    """
-    predictions = predict(classifier, manifest, config=config)
-    rows = select_rows(manifest, config.limit)
-    classes = map_labels(manifest.label_space, label_space_of(classifier))
-    hits = {}
-    for suffix, asked in list_readings(classifier, manifest).items():
-        labels = classes[predictions.labels] if asked is None else predictions.labels
-        ranks = [
-            rank_labels(predictions.logits[part] if asked is None else predictions.logits[part][:, asked], labels[part])
-            for part in (slice(start, start + _CHUNK) for start in range(0, len(labels), _CHUNK))
-        ]
-        answers = predictions.logits.shape[1] if asked is None else len(asked)
-        for count in (1, 5) if answers > 5 else (1,):
-            found = np.full(len(rows), -1, dtype=np.int8)
-            found[np.searchsorted(rows, predictions.index)] = np.concatenate(ranks) < count
-            hits[f"top{count}{suffix}"] = found
-    return hits, predictions.skipped
+    """Who was right (see scoring.score_logits), and how many images were left out."""
+    found = predict(classifier, manifest, config=config)
+    known = label_space_of(classifier)
+    hits = score_logits(
+        lambda part: found.logits[part], found.index, found.labels, known=known, manifest=manifest, config=config
+    )
+    return hits, found.skipped
 
 
 def _insert(metric: str, word: str) -> str:

@@ -172,7 +172,9 @@ def test_the_published_protocol_has_its_settings_and_is_scored_by_the_same_path(
     head = LinearHead(weight, torch.zeros(3), torch.full((12,), 0.1), torch.full((12,), 2.0), "mean", 0.0, 120, np.nan)
     asked: list[ProbeOptions] = []
 
-    def train(_: Model, train_set: Manifest, __: SuiteConfig, options: ProbeOptions) -> tuple[LinearHead, dict[str, str]]:
+    def train(
+        _: Model, train_set: Manifest, __: SuiteConfig, options: ProbeOptions
+    ) -> tuple[LinearHead, dict[str, str]]:
         asked.append(options)
         return head, {"head": f"mae-90e(train={len(train_set)})", "pooling": "mean"}
 
@@ -180,14 +182,30 @@ def test_the_published_protocol_has_its_settings_and_is_scored_by_the_same_path(
     model = make_model(space=None)
     config = make_config(protocol="mae-90e")
     outcome = run(model, config)
-    run(model, make_config(protocol="mae-90e", pooling="mean", probe_epochs=50, probe_batch_size=64))
-    assert asked == [ProbeOptions(), ProbeOptions(epochs=50, batch_size=64, pooling="mean")]
+    others = {"probe_epochs": 50, "probe_batch_size": 64, "probe_base_lr": 2.0, "probe_warmup_epochs": 4.0}
+    run(model, make_config(protocol="mae-90e", pooling="mean", **others))
+    given = ProbeOptions(epochs=50, batch_size=64, base_lr=2.0, warmup_epochs=4.0, pooling="mean")
+    assert asked == [ProbeOptions(), given]
     features = np.array(extract_features(model, config.data["val"], config=config)["mean"].features)
     answers = ((features - 0.1) / 2 @ weight.numpy().T).argmax(axis=1)
     assert np.array_equal(outcome.hits["top1"], answers == config.data["val"].labels)
     protocol = read_protocol(outcome)
     assert (protocol["probe"], protocol["head"]) == ("mae-90e", "mae-90e(train=120)") and "views" not in protocol
     assert SUITE.count_images(model, "clean", config) == {"val": 40, "train, every epoch anew": 90 * 120}
+
+
+def test_the_published_probe_is_trained_on_train_and_scored_on_val(tmp_path: Path) -> None:
+    model = make_model(space=None)
+    options = {"probe_epochs": 6, "probe_batch_size": 24, "probe_base_lr": 800.0, "probe_warmup_epochs": 1.0}
+    config = replace(make_config(protocol="mae-90e", pooling="mean", **options), out=tmp_path / "out")
+    outcome = run(model, config)
+    chosen = ProbeOptions(epochs=6, batch_size=24, base_lr=800.0, warmup_epochs=1.0, pooling="mean")
+    head, _ = linear.train_linear_probe(model, config.data["train"], replace(config, out=tmp_path / "again"), chosen)
+    features = torch.from_numpy(np.array(extract_features(model, config.data["val"], config=config)["mean"].features))
+    hits = head(features).argmax(dim=1).numpy() == config.data["val"].labels
+    assert np.array_equal(outcome.hits["top1"], hits) and 0 < hits.sum() < 40
+    named = "mae-90e(lars,base_lr=800,batch=24,norm=24,epochs=6,warmup=1,pool=mean,train=120)"
+    assert read_protocol(outcome)["head"] == named
 
 
 def test_two_processes_give_the_rows_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,11 +231,21 @@ def test_only_the_options_of_the_protocol_that_is_used_are_part_of_the_key() -> 
     published = {"protocol": "mae-90e"}
     assert len({key(), key(views=2), key(last_layers=2), key(pooling="cls"), key(**published)}) == 5
     assert key() == key(probe_epochs=50) and key(**published) == key(**published, last_layers=3)
-    assert key(**published) != key(**published, probe_epochs=50) != key(**published, probe_batch_size=64)
+    others = {"probe_epochs": 50, "probe_batch_size": 64, "probe_base_lr": 2.0, "probe_warmup_epochs": 4.0}
+    assert len({key(**published), *(key(**published, **{name: value}) for name, value in others.items())}) == 5
     assert isinstance(load_suite("linear_probe"), LinearProbe)
 
 
-@pytest.mark.parametrize("options", [{"views": -1}, {"last_layers": 0}, {"probe_epochs": 0}])
-def test_options_out_of_range_are_refused_before_anything_is_computed(options: dict[str, object]) -> None:
-    with pytest.raises(InputError, match="--views"):
+@pytest.mark.parametrize(
+    ("options", "flag"),
+    [
+        ({"views": -1}, "--views"),
+        ({"last_layers": 0}, "--last-layers"),
+        ({"probe_epochs": 0}, "--probe-epochs"),
+        ({"probe_base_lr": 0.0}, "--probe-base-lr"),
+        ({"probe_epochs": 5}, "10 of 5 epochs .*--probe-warmup-epochs"),
+    ],
+)
+def test_options_out_of_range_are_refused_before_anything_is_computed(options: dict[str, object], flag: str) -> None:
+    with pytest.raises(InputError, match=flag):
         SUITE.conditions(make_config(**options))
