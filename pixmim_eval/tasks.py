@@ -141,15 +141,22 @@ def _add_part(
     tasks = plan_tasks(suite, models, config, folder)
     plan.conditions += len(tasks)
     for model in models:
-        classifier = ", own classifier" if model.classify else ", a linear head is fitted"
-        classifier = classifier if "train" in suite.accepts else ""
-        epoch = "unknown" if model.epoch is None else model.epoch
-        plan.models.append(f"{model.name}: method {model.method}, epoch {epoch}, weights {model.digest}{classifier}")
+        plan.models.append(_describe_model(model, suite))
         plan.kept |= [suite.measure_images(model, config)]
     for task in (task for task in tasks if not task.done):
         plan.missing.setdefault(task.condition, []).append(task.model.name)
         images = suite.count_images(task.model, task.condition, config)
         plan.passes |= {(task.model.name, name): count for name, count in images.items()}
+
+
+def _describe_model(model: Model, suite: EvaluationSuite) -> str:
+    """Who a plan's line is about, and what it needs."""
+    if model.encoder is None:
+        return f"{model.name}: method {model.method}, answers {model.digest}"
+    classifier = ", own classifier" if model.classify else ", a linear head is fitted"
+    epoch = "unknown" if model.epoch is None else model.epoch
+    told = f"{model.name}: method {model.method}, epoch {epoch}, weights {model.digest}"
+    return told + (classifier if "train" in suite.accepts else "")
 
 
 def print_plan(plan: Plan, suite: EvaluationSuite, config: SuiteConfig) -> None:

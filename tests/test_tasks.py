@@ -15,8 +15,11 @@ from pixmim_eval.models.checkpoints import Checkpoint
 from pixmim_eval.models.vit import VisionTransformer
 from pixmim_eval.results import RunFolder, read_rows
 from pixmim_eval.run import main
-from pixmim_eval.types import Tokens
+from pixmim_eval.suites import EvaluationSuite
+from pixmim_eval.tasks import make_plan
+from pixmim_eval.types import Model, Outcome, Preprocessing, SuiteConfig, Tokens
 from tests.checkpoints import replace_analysis, write_checkpoint
+from tests.fakes import make_model
 
 COMMAND = ["--suite", "knn", "--k", "1", "--pooling", "mean", "--data", "builtin:shapes16@16", "--limit", "32"]
 COMMAND += ["--device", "cpu", "--workers", "0", "--out", "out", "--checkpoint"]
@@ -113,3 +116,27 @@ def test_one_broken_file_among_many_is_named(capsys: pytest.CaptureFixture[str])
     Path("runs/a/epoch-0004.safetensors").write_bytes(b"half a file")
     assert main([*COMMAND, EVERYTHING]) == 2
     assert "epoch-0004.safetensors" in capsys.readouterr().err
+
+
+def test_a_plan_says_of_people_that_they_answer_and_of_encoders_that_a_head_is_fitted() -> None:
+    class Suite(EvaluationSuite):
+        name, version, needs, accepts = "who", 1, (), ("train",)
+
+        def conditions(self, config: SuiteConfig) -> list[str]:
+            return ["clean"]
+
+        def roles(self, model: Model, condition: str, config: SuiteConfig) -> tuple[str, ...]:
+            return ()
+
+        def run(self, model: Model, condition: str, config: SuiteConfig) -> Outcome:
+            raise AssertionError("a plan runs nothing")
+
+    person = Model(name="subject-1", digest="0" * 16, encoder=None, preprocessing=Preprocessing(0, 0), method="people")
+    encoder = make_model(space=None)
+    plan = make_plan(Suite(), [person, encoder, make_model()], SuiteConfig(data={}), RunFolder(Path("out")))
+    assert plan.models == [
+        f"subject-1: method people, answers {'0' * 16}",
+        f"tiny: method mae, epoch 5, weights {encoder.digest}, a linear head is fitted",
+        f"tiny: method mae, epoch 5, weights {encoder.digest}, own classifier",
+    ]
+    assert plan.missing == {"clean": ["subject-1", "tiny", "tiny"]}
