@@ -180,7 +180,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.table:
             count = write_cue_conflict(options.table, options.out)
         else:
-            count = mix_sets(*map(open_manifest, sets), options.out, copies=options.copies)
+            shapes, textures = map(open_manifest, sets)
+            count = mix_sets(shapes, textures, options.out, copies=options.copies)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
