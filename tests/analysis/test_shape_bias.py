@@ -269,3 +269,12 @@ def test_bias_over_epochs_is_a_curve_without_people(as_frame: Frame, write_run: 
     numbers = pd.read_csv(tmp_path / "tables" / "curves-shape_bias-shape_bias.csv")
     assert numbers["epoch"].tolist() == [10, 20] and numbers["value"].tolist() == pytest.approx([0.3, 0.4])
     assert "Left out: 3 of unknown epoch" in (tmp_path / "tables" / "curves-shape_bias-shape_bias.md").read_text()
+
+
+def test_bias_over_the_radius_of_the_target_is_a_curve(write_run: Callable, tmp_path: Path) -> None:
+    rows = [row for r in (10, 20, 40) for row in observe(f"pixmim-mae-r{r}-800", 0.4 - r / 200, "pixmim-mae")]
+    words = ["curves", "--runs", str(write_run(rows)), "--metric", "shape_bias/shape_bias", "--over", "radius"]
+    assert main([*words, "--out", str(tmp_path)]) == 0
+    numbers = pd.read_csv(tmp_path / "tables" / "curves-shape_bias-shape_bias-by-radius.csv")
+    assert numbers["radius"].tolist() == [10, 20, 40]
+    assert numbers["value"].tolist() == pytest.approx([0.35, 0.3, 0.2])
