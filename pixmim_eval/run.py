@@ -31,6 +31,8 @@ if TYPE_CHECKING:  # torch takes seconds to import: printing rows and help must 
 DONE, BAD_INPUT, PARTIAL = 0, 2, 4
 WAIT = timedelta(days=1)  # for a process that works alone, such as the first one fitting heads
 DEFAULT_REPORTS = Path("reports")
+_NAMES_WIDTH, _CELL_WIDTH = 44, 24  # of the summary: condition and metric; a number with its interval
+_MOST_SETTINGS = 3  # that are listed where they differ
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -244,23 +246,44 @@ def join_processes(device: str) -> Iterator[str]:
 
 
 def print_summary(rows: Sequence[ResultRow]) -> None:
-    """A table with a column a model and a line a number, but for single cells and bands: with 95 % intervals."""
+    """A table with a column a model and a line a number, but for single cells and bands: with 95 % intervals.
+
+    Where there are more models than columns fit, more tables; and below them how the models were measured.
+    """
     from rich.console import Console
     from rich.table import Table
 
     shown = [row for row in rows if "/" not in row.condition + row.metric]
     models = list(dict.fromkeys(row.model for row in shown))
     cells = {(row.condition, row.metric, row.model): row for row in shown}
-    table = Table("condition", "metric", *models)
-    previous = ""
-    for condition, metric in dict.fromkeys((row.condition, row.metric) for row in shown):
-        if previous not in ("", condition):
-            table.add_section()
-        found = (_format_cell(cells.get((condition, metric, model))) for model in models)
-        table.add_row("" if condition == previous else condition, metric, *found)
-        previous = condition
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 240)
-    console.print(table)
+    fitting = max((console.width - _NAMES_WIDTH) // _CELL_WIDTH, 1)
+    for first in range(0, len(models), fitting):
+        part = models[first : first + fitting]
+        table = Table("condition", "metric", *part)
+        previous = ""
+        for condition, metric in dict.fromkeys((row.condition, row.metric) for row in shown if row.model in part):
+            if previous not in ("", condition):
+                table.add_section()
+            found = (_format_cell(cells.get((condition, metric, model))) for model in part)
+            table.add_row("" if condition == previous else condition, metric, *found)
+            previous = condition
+        console.print(table)
+    console.print(f"protocol: {_describe_protocols(shown)}", markup=False, highlight=False)
+
+
+def _describe_protocols(rows: Sequence[ResultRow]) -> str:
+    """Every setting of the rows' protocols, "key=value", and "key=value | value" where it is not the same in all."""
+    found: dict[str, dict[str, None]] = {}
+    for row in rows:
+        for setting in filter(None, row.protocol.split(";")):
+            key, _, value = setting.partition("=")
+            found.setdefault(key, {})[value] = None
+    texts = {key: list(values) for key, values in sorted(found.items())}
+    return ", ".join(
+        f"{key}={' | '.join(values[:_MOST_SETTINGS])}{' | …' if len(values) > _MOST_SETTINGS else ''}"
+        for key, values in texts.items()
+    )
 
 
 def _format_cell(row: ResultRow | None) -> str:

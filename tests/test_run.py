@@ -24,9 +24,10 @@ from pixmim_eval.errors import InputError
 from pixmim_eval.extract import passes
 from pixmim_eval.models import catalog
 from pixmim_eval.results import COLUMNS, RunFolder, read_rows
-from pixmim_eval.run import main
+from pixmim_eval.run import main, print_summary
 from pixmim_eval.suites.robustness import Robustness
 from pixmim_eval.types import Model, ResultRow, SuiteConfig
+from tests.analysis.rows import build_row
 from tests.fakes import make_model
 
 DATA = ["--data", "builtin:shapes16@16", "--limit", "24"]
@@ -93,6 +94,22 @@ def test_every_condition_of_every_model_is_stored_and_shown(
     assert "cue-conflict" in shown.out and "impulse_noise" not in shown.out
     assert str(Path("out/rows")) in shown.out
     assert reports == [[view, "--runs", "out", "--out", str(Path("out/reports"))] for view in ("figures", "tables")]
+
+
+def test_a_summary_of_many_models_is_several_tables_with_whole_numbers_and_their_protocol(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = [
+        build_row("cue-conflict", 0.5, model=f"subject-{place:02d}", protocol=f"head=own;observers={1 + place // 9}")
+        for place in range(12)
+    ]
+    print_summary(rows)
+    text = capsys.readouterr().out
+    assert text.count("condition") == 2 and text.count("…") == 0
+    for row in rows:
+        assert row.model in text
+    assert text.count(f"{100 * rows[0].value:.1f} % [{100 * rows[0].low:.1f}, {100 * rows[0].high:.1f}]") == 12
+    assert text.splitlines()[-1] == "protocol: head=own, observers=1 | 2"
 
 
 def test_without_out_rows_and_reports_have_their_usual_places(reports: list[list[str]]) -> None:
