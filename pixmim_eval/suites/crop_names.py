@@ -78,14 +78,16 @@ def read_crop(name: str, size: int) -> NamedCrop:
 class ReportedCrop:
     """A torchvision v2 transform that reports its box: make_params gives top, left, height and width.
 
-    RandomResizedCrop, RandomCrop (its padding counts as beyond the image) and transforms of one's own.
+    RandomResizedCrop, RandomCrop (its padding counts as beyond the image) and transforms of one's own. What a transform
+    is set to is known by its repr, so that rows are measured anew where that changes.
 
     Args:
         path: "module:name" of the transform object.
         size: pixels of its output.
 
     Raises:
-        InputError: nothing there, or no transform with make_params.
+        InputError: nothing there, no transform with make_params, or in `sample` a transform that fails on an image or
+            reports no box.
     """
 
     def __init__(self, path: str, size: int) -> None:
@@ -93,10 +95,15 @@ class ReportedCrop:
         self.path, self.size = path, size
         try:
             self.transform: Any = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
+        except (ImportError, AttributeError, ValueError) as error:  # the last: no module before the colon
             raise self._refuse(f"{type(error).__name__}: {error}") from error
+        if isinstance(self.transform, type):
+            raise self._refuse(f"the class {self.transform.__name__}")
         if not callable(getattr(self.transform, "make_params", None)):
             raise self._refuse(f"a {type(self.transform).__name__} without make_params")
+
+    def __repr__(self) -> str:
+        return f"ReportedCrop({self.path}, {self.size}, {self.transform!r})"
 
     def sample(self, heights: Tensor, widths: Tensor, *, seed: int, index: Tensor) -> Tensor:
         """See data.crops.Crop. The transform draws from torch's own generator, seeded for each image."""
@@ -109,7 +116,7 @@ class ReportedCrop:
             ):
                 torch.manual_seed(derive_seed(seed, item))
                 image = tv_tensors.Image(torch.empty(1, 1, 1).expand(1, height, width))
-                found[place] = self._read_box(self.transform.make_params([image]))
+                found[place] = self._report_box(image)
         return torch.from_numpy(found)
 
     def apply(self, image: np.ndarray, box: Sequence[float] | np.ndarray | Tensor) -> np.ndarray:
@@ -127,15 +134,23 @@ class ReportedCrop:
         cut = torch.from_numpy(np.stack([self.apply(image, box) for image, box in pairs])).permute(0, 3, 1, 2)
         return torch.where(flip.cpu()[:, None, None, None], cut.flip(3), cut).to(images.device)
 
-    def _read_box(self, params: dict[str, Any]) -> list[float]:
+    def _report_box(self, image: Any) -> list[float]:
+        """Top, left, height and width of one draw."""
         try:
-            box = [float(params[name]) for name in ("top", "left", "height", "width")]
+            params = self.transform.make_params([image])
+        except (TypeError, ValueError, RuntimeError) as error:
+            height, width = image.shape[-2:]
+            raise self._refuse(f"for an image of {width} x {height}, {type(error).__name__}: {error}") from error
+        try:
+            top, left, height, width = (float(params[name]) for name in ("top", "left", "height", "width"))
         except (KeyError, TypeError) as error:
             raise self._refuse(f"make_params gives {', '.join(map(str, params)) or 'nothing'}") from error
+        if not (height > 0 and width > 0):
+            raise self._refuse(f"a box of {width:g} x {height:g}")
         if params.get("needs_pad"):
-            left, top, _, _ = params["padding"]
-            box[0], box[1] = box[0] - top, box[1] - left
-        return box
+            before, above, _, _ = params["padding"]
+            left, top = left - before, top - above
+        return [top, left, height, width]
 
     def _refuse(self, found: str) -> InputError:
         return InputError(
@@ -143,7 +158,7 @@ class ReportedCrop:
             expected="an object of torchvision.transforms.v2 whose make_params gives top, left, height and width",
             found=found,
             where=f"--crops {self.path}",
-            fix="Name a RandomResizedCrop, RandomCrop or a transform of your own; not a Compose.",
+            fix="Name an object, such as RandomResizedCrop(224) in a module of yours; not a class, and not a Compose.",
         )
 
 

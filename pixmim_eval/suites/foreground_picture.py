@@ -18,13 +18,13 @@ from pixmim_eval.data.boxes import BoxSet
 from pixmim_eval.files import write_atomic
 from pixmim_eval.metrics import overlap
 from pixmim_eval.suites.crop_names import NamedCrop, sample_boxes
-from pixmim_eval.suites.foreground import ForegroundOptions, Objects, draw_noise, select_objects
+from pixmim_eval.suites.foreground_measures import ForegroundOptions, Objects, draw_noise, select_objects
 from pixmim_eval.types import SuiteConfig
 
 IMAGES, CROPS = 4, 6  # of a picture
 _WIDTH, _MARGIN, _GAP, _LINE = 7.0, 0.06, 0.06, 0.128  # inches
-_OBJECT, _INK = "#00e5a0", "#222222"
-_HUES = ("#0072B2", "#E69F00", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442")
+_OBJECT, _INK = "#c6ff00", "#222222"
+_HUES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 _STYLE: dict[Any, Any] = {"font.size": 7, "font.family": "DejaVu Sans", "text.parse_math": False, "pdf.fonttype": 42}
 
 
@@ -35,7 +35,7 @@ def draw_crops(
 
     Args:
         boxes: with a manifest.
-        crops: drawn as the suite draws its first; the first six are shown.
+        crops: drawn as the suite draws its first; six are shown, in the order and hues of the figures of the rows.
         options: of the suite.
         config: of the run.
         stem: path of the files without ending.
@@ -45,7 +45,7 @@ def draw_crops(
     """
     if boxes.manifest is None:
         raise ValueError("draw_crops needs images")
-    crops, objects = crops[:CROPS], _pick(select_objects(boxes, config.limit))
+    crops, objects = sorted(crops, key=_rank)[:CROPS], _pick(select_objects(boxes, config.limit))
     images = boxes.manifest.source.read(objects.rows.tolist())
     side = (_WIDTH - 2 * _MARGIN - len(crops) * _GAP) / (len(crops) + 1)
     caption = textwrap.wrap(_describe(boxes, options), 130)
@@ -78,6 +78,13 @@ def draw_crops(
                 write(f"{100 * kept:.0f} %, visible {100 * visible:.0f} %", left, top, color=_INK)
         write("\n".join(caption), _MARGIN, height - (len(caption) + 0.5) * _LINE, color="#444444", linespacing=1.2)
         return _save(figure, stem)
+
+
+def _rank(crop: NamedCrop) -> tuple[int, str]:
+    """RRC, SRC, CC, others."""
+    kinds = ("rrc", "src", "cc")
+    kind = crop.name.partition("-")[0]
+    return (kinds.index(kind) if kind in kinds else len(kinds), crop.name)
 
 
 def _pick(objects: Objects) -> Objects:
@@ -138,7 +145,7 @@ def _show_crop(
 def _describe(boxes: BoxSet, options: ForegroundOptions) -> str:
     blocks = f" in blocks of {options.mask_unit} x {options.mask_unit}" if options.mask_unit > 1 else ""
     return (
-        f"Data: {boxes.name}. Green: boxes of the object; dashed: one drawn crop of each kind. Below a crop: how much "
+        f"Data: {boxes.name}. Lime: boxes of the object; dashed: one drawn crop of each kind. Below a crop: how much "
         f"of the object (the union of its boxes) it keeps, and how much of it lies in visible patches when "
         f"{100 * options.mask_ratio:g} % of {options.grid} x {options.grid} patches are masked{blocks} (grey)."
     )

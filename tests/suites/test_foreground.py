@@ -13,17 +13,30 @@ from torchvision.transforms import v2
 
 from pixmim_eval.data.boxes import BoxSet, open_boxes
 from pixmim_eval.errors import InputError
+from pixmim_eval.metrics.overlap import expect_rectangles, sum_by_image
 from pixmim_eval.results import read_rows
 from pixmim_eval.run import main
-from pixmim_eval.suites import load_suite
+from pixmim_eval.suites import compute_key, load_suite
 from pixmim_eval.suites.crop_names import ReportedCrop, read_crop, sample_boxes
-from pixmim_eval.suites.foreground import ForegroundOptions, ForegroundSuite, write_problems
+from pixmim_eval.suites.foreground import ForegroundSuite, write_problems
+from pixmim_eval.suites.foreground_measures import ForegroundOptions, select_objects
 from pixmim_eval.types import ResultRow, SuiteConfig
 from tests.references.overlap import paint
 
 padded = v2.RandomCrop(40, padding=(3, 5))
 single = v2.RandomResizedCrop(32, scale=(0.3, 0.8), ratio=(0.5, 1.5))
 blurred = v2.GaussianBlur(3)
+large = v2.RandomCrop(90)
+
+
+class EmptyCrop(v2.Transform):
+    """Reports a box without area."""
+
+    def make_params(self, flat_inputs: list) -> dict:
+        return {"top": 0, "left": 0, "height": 0, "width": 5}
+
+
+empty = EmptyCrop()
 
 SIZE = (80, 100)
 # Two overlapping boxes; one small and two that are apart; one whole image; none.
@@ -127,11 +140,69 @@ def test_draws_agree_with_expectations_and_do_not_depend_on_which_images_are_mea
 def test_the_validation_boxes_have_their_known_overlaps(shared_data: Path) -> None:
     boxes = replace(open_boxes(str(shared_data / "boxes" / "imagenet_val_boxes.csv.gz")), problems=())
     known = {"rrc-0.2": 64.6, "rrc-0.08": 56.8, "src": 86.6, "cc-224": 88.8, "cc-256-224": 79.0}
+    objects = select_objects(boxes, None)
+    whole = sum_by_image(objects.cells.areas(), objects.cells.image, 50_000)
     for crop, percent in known.items():
-        rows = measure(boxes, crop, limit=8000, draws=1)
-        close = 0.3 + 100 * (rows["overlap_union"].high - rows["overlap_union"].value)
-        assert 100 * rows["overlap_union"].value == pytest.approx(percent, abs=close)
+        law = read_crop(crop, 224).law
+        assert law is not None
+        kept = expect_rectangles(law, objects.sizes, objects.cells.edges, objects.cells.image).area
+        union = (sum_by_image(kept, objects.cells.image, 50_000) / whole).mean()
+        assert 100 * union == pytest.approx(percent, abs=0.3)
+        rows = measure(boxes, crop, limit=500, draws=1)
+        assert rows["overlap_union"].value == pytest.approx(union, abs=0.05)
         assert rows["overlap_union_masked75"].value == pytest.approx(rows["overlap_union"].value / 4)
+
+
+def test_a_crop_that_misses_the_object_counts_as_lost(known: BoxSet) -> None:
+    rows = measure(known, "cc-80-4", size=4, patch=1, draws=200)  # 38…42, 48…52: of b nothing
+    assert rows["lost"].value == pytest.approx(1 / 3)
+    assert rows["overlap_union_quantile/0.3"].value == 0
+    assert rows["overlap_union_quantile/0.35"].value > 0
+    whole = measure(known, "cc-80-4", size=4, patch=1, mask_ratio=0.9, draws=200)  # one of 16 patches is visible
+    covered = 1 - np.mean([(paint(np.array(BOXES[name]), SIZE)[38:42, 48:52] > 0).mean() for name in "abc"])
+    assert whole["lost_patches90"].value == pytest.approx(covered, abs=0.03)
+
+
+def test_images_are_sorted_into_classes_by_the_size_of_their_objects(known: BoxSet) -> None:
+    rows = measure(known, "cc-80-48")
+    assert not [metric for metric in rows if "_size/" in metric]  # one image in each class tells nothing of others
+    copies = open_copies(known)
+    found = {metric: row for metric, row in measure(copies, "cc-80-48").items() if "_size/" in metric}
+    for name in "abc":
+        union = paint(np.array(BOXES[name]), SIZE) > 0
+        low = min(int(10 * union.mean()), 9) / 10
+        row = found.pop(f"overlap_union_size/{low:g}-{low + 0.1:g}")
+        assert (row.n, row.value) == (2, pytest.approx(union[16:64, 26:74].sum() / union.sum()))
+    assert not found
+
+
+def open_copies(boxes: BoxSet) -> BoxSet:
+    """Every image twice."""
+    keys = np.array([f"{key}{copy}" for copy in range(2) for key in boxes.keys])
+    image = np.concatenate((boxes.image, boxes.image + len(boxes)))
+    return replace(
+        boxes, keys=keys, sizes=np.tile(boxes.sizes, (2, 1)), boxes=np.tile(boxes.boxes, (2, 1)), image=image
+    )
+
+
+def test_pixels_of_a_rectangle_have_every_statistic_of_its_box(known: BoxSet) -> None:
+    class Painted:
+        def of(self, row: int) -> list[np.ndarray]:
+            return [paint(np.array([box]), SIZE) > 0 for box in BOXES["abcd"[row]]]
+
+    options = {"size": 64, "patch": 8, "draws": 20}
+    masked = replace(known, masks=Painted())
+    for crop in ("rrc-0.2", "src", f"{__name__}:single"):
+        rows = measure(masked, crop, **options)
+        pairs = {name: name.replace("union", "instances") for name in rows if name.startswith("overlap_union")}
+        pairs = {box: pixels for box, pixels in pairs.items() if "_size/" not in box and "reflected" not in box}
+        pairs |= {name: name.replace("overlap", "overlap_instances") for name in rows if "overlap_ratio" in name}
+        pairs |= {name: name.replace("lost", "lost_instances") for name in ("lost", "lost_patches75")}
+        pairs |= {"object_share": "object_share_instances"}
+        assert len(pairs) > 60
+        for box, pixels in pairs.items():
+            assert rows[pixels].value == pytest.approx(rows[box].value, rel=2e-5, abs=1e-9), pixels
+            assert (rows[pixels].n, rows[pixels].unit) == (rows[box].n, rows[box].unit)
 
 
 def test_objects_count_by_their_pixels_too() -> None:
@@ -172,10 +243,37 @@ def test_any_transform_that_reports_its_box_is_a_crop(known: BoxSet) -> None:
     )
     assert boxes[:, 0].unique().tolist() == list(range(-5, 26))  # 60 + 2 x 5 - 40 = 30 places
     assert boxes[:, 1].unique().tolist() == list(range(-3, 14))
-    with pytest.raises(InputError, match="reports its box"):
-        measure(known, f"{__name__}:blurred")
-    with pytest.raises(InputError, match="reports its box"):
-        read_crop("no.such.module:crop", 32)
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        (f"{__name__}:blurred", "make_params gives sigma"),
+        (f"{__name__}:large", "image of 100 x 80, ValueError: Required crop size"),
+        (f"{__name__}:empty", "a box of 5 x 0"),
+        ("torchvision.transforms.v2:RandomResizedCrop", "the class RandomResizedCrop"),
+        (f"{__name__}:SIZE", "a tuple without make_params"),
+        (f"{__name__}:nothing", "has no attribute 'nothing'"),
+        ("no.such.module:crop", "No module named 'no'"),
+        (":crop", "Empty module name"),
+    ],
+)
+def test_what_reports_no_box_is_an_error_that_says_what_it_is(known: BoxSet, name: str, found: str) -> None:
+    with pytest.raises(InputError, match="reports its box") as caught:
+        measure(known, name)
+    assert found in str(caught.value)
+
+
+def test_rows_depend_on_what_a_transform_is_set_to(known: BoxSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    crops = (f"{__name__}:single", "src")
+    config = SuiteConfig(data={}, files={"boxes": known}, options=ForegroundOptions(crops=crops))
+    suite = ForegroundSuite()
+    (model,) = suite.subjects(config)
+    before = [compute_key(suite, model, crop, config) for crop in crops]
+    assert [compute_key(suite, model, crop, config) for crop in crops] == before
+    monkeypatch.setattr(f"{__name__}.single.scale", (0.3, 0.9))
+    after = [compute_key(suite, model, crop, config) for crop in crops]
+    assert (after[0] == before[0], after[1] == before[1]) == (False, True)
 
 
 def test_what_is_wrong_with_the_boxes_is_said_and_listed(table: Path, tmp_path: Path, capsys) -> None:
