@@ -28,7 +28,8 @@ PUBLISHED_MASKED = {"rrc-0.2": 0.171, "src": 0.221}
 
 PUBLISHED_NOTE = (
     "Published (attributed to arXiv 2303.02416, second hand): RRC 68.3, with a 75 % mask 17.1; SRC with the mask 22.1, "
-    "from which 88.4 follows. Their box set and definition are not known, and nothing here was tuned to them."
+    "from which 88.4 follows. Not of the same box set (theirs is probably of the training images) or definition: "
+    "neither is known, and nothing here was tuned to them."
 )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from analysis.foreground import DEFINITIONS, PUBLISHED, PUBLISHED_NOTE, Foreground
+from analysis.foreground import DEFINITIONS, PUBLISHED, PUBLISHED_MASKED, PUBLISHED_NOTE, Foreground
 from analysis.formats import Cell, Table
 from pixmim_eval.types import Estimate
 
@@ -16,7 +16,8 @@ MISSING, SIZES = "–", "overlap_union_size/"
 def build_choices(sets: Sequence[Foreground]) -> Table:
     """Definitions by data set as rows, crops as columns; each number with its difference from its column's first.
 
-    Of the first data set also by size of the object.
+    Of the first data set also by size of the object, and with the mask: those stand beside the published ones and
+    differ from the first by the mask alone, so that they have no difference.
 
     Args:
         sets: at least one.
@@ -28,18 +29,21 @@ def build_choices(sets: Sequence[Foreground]) -> Table:
     }
     body = []
     for found in sets:
-        for metric, name in _list_definitions(found, sizes=found is sets[0]).items():
+        masked = _list_masked(sets[0]) if found is sets[0] else {}
+        for metric, name in (_list_definitions(found, sizes=found is sets[0]) | masked).items():
             numbers = [found.found.get((crop, metric)) for crop in crops]
             if any(numbers):
-                cells = [_write(number, first[crop]) for number, crop in zip(numbers, crops, strict=True)]
+                references = [None if metric in masked else first[crop] for crop in crops]
+                cells = [_write(number, reference) for number, reference in zip(numbers, references, strict=True)]
                 count = max(number.n for number in numbers if number)
                 body.append((Cell(_label(found, sets)), Cell(name), *cells, Cell(f"{count:,}")))
-    published = [f"{100 * PUBLISHED[crop]:.1f}" if crop in PUBLISHED else MISSING for crop in crops]
-    body.append((Cell("not known"), Cell("published"), *map(Cell, published), Cell(MISSING)))
+    for name, published in (("published", PUBLISHED), ("published, 75 % masked", PUBLISHED_MASKED)):
+        texts = [f"{100 * published[crop]:.1f}" if crop in published else MISSING for crop in crops]
+        body.append((Cell("not known"), Cell(name), *map(Cell, texts), Cell(MISSING)))
     notes = (
         "Mean over images of area(crop and object) / area(object), expected over the crop; in brackets the difference "
-        "from the first row with a number of that crop, in points. The mask leaves its visible share of each, at "
-        "75 % a quarter. A reflected border counts where it says so, else it holds nothing.",
+        "from the first row with a number of that crop, in points. Masked: times the visible share of the patches, or "
+        "measured patch by patch. A reflected border counts where it says so, else it holds nothing.",
         PUBLISHED_NOTE,
     )
     head, sides = ("boxes", "definition", *crops, "n"), "ll" + "r" * (len(crops) + 1)
@@ -66,12 +70,20 @@ def _list_definitions(found: Foreground, *, sizes: bool) -> dict[str, str]:
     return definitions
 
 
+def _list_masked(found: Foreground) -> dict[str, str]:
+    """The union of boxes in visible patches, in expectation and as measured."""
+    name = f"union, {found.mask} % masked"
+    return {f"overlap_union_masked{found.mask}": name, f"overlap_union_patches{found.mask}": f"{name}, by patches"}
+
+
 def _label(found: Foreground, sets: Sequence[Foreground]) -> str:
     return found.suffix if len(sets) > 1 else found.dataset
 
 
-def _write(number: Estimate | None, first: Estimate) -> Cell:
+def _write(number: Estimate | None, first: Estimate | None) -> Cell:
     if number is None:
         return Cell(MISSING)
+    if first is None or number is first:
+        return Cell(f"{100 * number.value:.1f}")
     difference = 100 * (number.value - first.value)
-    return Cell(f"{100 * number.value:.1f} ({difference:+.1f})" if number is not first else f"{100 * number.value:.1f}")
+    return Cell(f"{100 * number.value:.1f} ({difference:+.1f})")

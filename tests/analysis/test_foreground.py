@@ -82,9 +82,11 @@ def test_the_table_says_how_far_each_choice_moves_the_number(rows: list[ResultRo
     assert texts[1][2:5] == ["65.0 (+1.0)", "87.0 (+1.0)", "89.0 (+1.0)"]
     same = ["64.0 (+0.0)", "86.0 (+0.0)", "88.0 (+0.0)"]
     assert texts[3] == ["imagenet_val_boxes", "union, 10–20 % of the image", *same, "50,000"]
-    assert texts[4] == ["shapes16-val", "union of boxes", "74.0 (+10.0)", "96.0 (+10.0)", "98.0 (+10.0)", "700"]
-    assert texts[-1] == ["not known", "published", "68.3", "88.4", "–", "–"]
-    assert "not known, and nothing here was tuned" in table.notes[-1]
+    assert texts[4] == ["imagenet_val_boxes", "union, 75 % masked", "16.0", "21.5", "22.0", "50,000"]
+    assert texts[5] == ["shapes16-val", "union of boxes", "74.0 (+10.0)", "96.0 (+10.0)", "98.0 (+10.0)", "700"]
+    assert texts[-2] == ["not known", "published", "68.3", "88.4", "–", "–"]
+    assert texts[-1] == ["not known", "published, 75 % masked", "17.1", "22.1", "–", "–"]
+    assert "Not of the same box set" in table.notes[-1] and "nothing here was tuned" in table.notes[-1]
     assert len(tabulate_overlaps(sets)) == len(rows)
 
 
