@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -396,4 +397,6 @@ def test_every_kind_that_is_noted_is_described() -> None:
 
     folder = Path(str(data.__file__)).parent
     source = "".join(file.read_text() for file in folder.rglob("*.py"))
+    noted = set(re.findall(r'(?:Problem|note)\(\s*"([^"]+)"', source)) | set(re.findall(r'key, kind="([^"]+)"', source))
+    assert len(noted) > 12 and noted <= set(KINDS), sorted(noted - set(KINDS))
     assert all(f'"{kind}"' in source.replace(f'"{kind}":', "", 1) for kind in KINDS), json.dumps(sorted(KINDS))

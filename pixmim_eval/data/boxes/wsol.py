@@ -22,7 +22,7 @@ def open_wsol(folder: Path) -> BoxSet:
         InputError: a list missing or unreadable, localization.txt that names mask files (OpenImages), or no box left.
 
     Source: Choe et al., "Evaluating weakly supervised object localization methods right", CVPR 2020, and its public
-        code, which takes a box's width as x1 - x0 + 1.
+        code, which takes a box's width as x1 - x0 + 1 (evaluation.py, calculate_multiple_iou).
     """
     problems: list[Problem] = []
     sizes: dict[str, tuple[int, int]] = {}

@@ -72,8 +72,8 @@ def count_visible(covered: np.ndarray, noise: np.ndarray, ratio: float) -> np.nd
     Returns:
         float64 [N, D].
 
-    Source: MAE (arXiv 2111.06377) section 3; LSMAE (arXiv 2210.07224) section 3.2, "decoupled mask size", for units of
-        several patches.
+    Source: MAE (arXiv 2111.06377) section 3; LSMAE (arXiv 2210.07224), which decouples the mask's size from the
+        patch's, for units of several patches.
     """
     images, draws, units = noise.shape[:3]
     side = covered.shape[2] // units

@@ -20,7 +20,7 @@ def quantile_intervals(values: np.ndarray, levels: Sequence[float]) -> list[Esti
         values: [N, D], D draws for each of N images, in [0, 1].
         levels: in (0, 1).
 
-    Source: Woodruff, JASA 1952 (confidence intervals for medians of clusters).
+    Source: Woodruff, "Confidence intervals for medians and other position measures", JASA 1952.
     """
     ordered = np.sort(values, axis=None)
     found = []
