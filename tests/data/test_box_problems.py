@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from pixmim_eval.data.boxes import KINDS, BoxSet, Problem, open_boxes, summarise_problems
-from pixmim_eval.data.boxes.ilsvrc_xml import parse_annotation
+from pixmim_eval.data.boxes.annotation import parse_annotation
 from pixmim_eval.errors import InputError
 from tests.data.box_files import (
     COLUMNS,

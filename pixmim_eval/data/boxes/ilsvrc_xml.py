@@ -7,23 +7,22 @@ from __future__ import annotations
 
 import hashlib
 import lzma
-import math
 import os
 import tarfile
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple, NoReturn
-from xml.parsers import expat
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow
 import pyarrow.parquet
 
+from pixmim_eval.data.boxes.annotation import LARGEST, Record, parse_annotation
 from pixmim_eval.data.boxes.box_set import BoxSet, RawBoxes, check_boxes
 from pixmim_eval.data.boxes.images import open_images, read_size
 from pixmim_eval.data.problems import Problem, leads_out
@@ -33,101 +32,13 @@ from pixmim_eval.files import cache_dir, replace_atomically
 from pixmim_eval.progress import progress
 
 _VERSION = 1
-_LARGEST, _DEEPEST = 1 << 20, 16  # bytes of a file, and levels of elements; ILSVRC's have under 100 kB, and 4
-_SIDES = {"annotation/size/height": 0, "annotation/size/width": 1}
-_EDGES = {f"annotation/object/bndbox/{tag}": place for place, tag in enumerate(("xmin", "ymin", "xmax", "ymax"))}
 _SUFFIXES = (".JPEG", ".jpg", ".jpeg", ".png")
 _CHUNK, _MANY = 512, 65_536  # files a task; from how many on several processes repay their start (seconds)
-
-
-class Record(NamedTuple):
-    """What one XML file holds.
-
-    height, width, found_height, found_width: as stated, and of the image itself; 0 for none.
-    corners: x_min, y_min, x_max, y_max of each box in one list.
-    kind, detail: of the problem with the file, "" for none.
-    """
-
-    key: str
-    height: int = 0
-    width: int = 0
-    corners: Sequence[float] = ()
-    found_height: int = 0
-    found_width: int = 0
-    kind: str = ""
-    detail: str = ""
 
 
 class _Images(NamedTuple):
     root: str
     suffix: str
-
-
-class _RefusedXMLError(ValueError):
-    """XML that is not read on."""
-
-
-class _Reader:
-    """Collects sizes and boxes while expat goes through a file."""
-
-    def __init__(self) -> None:
-        self.sides = [0, 0]
-        self.corners: list[float] = []
-        self._path: list[str] = []
-        self._text = ""
-
-    def start(self, tag: str, _: dict[str, str]) -> None:
-        if not self._path and tag != "annotation":
-            raise _RefusedXMLError(f"<{tag}> where <annotation> was expected")
-        if len(self._path) == _DEEPEST:
-            raise _RefusedXMLError(f"elements nested more than {_DEEPEST} deep")
-        self._path.append(tag)
-        self._text = ""
-        if self._path == ["annotation", "object"]:
-            self.corners += [math.nan] * 4  # an object without a box, or without one of its sides, shows
-
-    def text(self, data: str) -> None:
-        self._text += data
-
-    def end(self, _: str) -> None:
-        path = "/".join(self._path)
-        if path in _EDGES:
-            self.corners[_EDGES[path] - 4] = _parse_number(self._text)
-        elif path in _SIDES:
-            side = _parse_number(self._text)
-            self.sides[_SIDES[path]] = int(side) if side.is_integer() and abs(side) < 2**31 else 0
-        self._path.pop()
-
-    def refuse(self, *_: object) -> NoReturn:
-        raise _RefusedXMLError("a document type or entities, which no annotation needs")
-
-
-def _parse_number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
-
-
-def parse_annotation(data: bytes, key: str) -> Record:
-    """One XML file. Document types and entities are refused before anything is expanded or opened.
-
-    The name of the image comes from the name of the XML file: <filename> is never used (in ILSVRC it may be "%s").
-    """
-    reader, parser = _Reader(), expat.ParserCreate()
-    parser.buffer_text = True
-    parser.StartElementHandler, parser.EndElementHandler = reader.start, reader.end
-    parser.CharacterDataHandler = reader.text
-    parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = reader.refuse
-    parser.ExternalEntityRefHandler = reader.refuse
-    try:
-        if len(data) > _LARGEST:
-            raise _RefusedXMLError(f"{len(data):,} bytes, more than any annotation has")
-        parser.Parse(data, True)
-    except (expat.ExpatError, _RefusedXMLError, ValueError, LookupError) as error:  # the last two: unknown encodings
-        return Record(key, kind="broken", detail=str(error))
-    height, width = reader.sides
-    return Record(key, height, width, reader.corners)
 
 
 def open_xml(path: Path) -> BoxSet:
@@ -234,7 +145,7 @@ def _read_file(root: str, images: _Images | None, name: str) -> Record:
 
 
 def _read_tar(path: Path) -> Iterator[Record]:
-    bar = progress(description=f"reading boxes of {path.name}", unit="file", quiet=path.stat().st_size < _LARGEST)
+    bar = progress(description=f"reading boxes of {path.name}", unit="file", quiet=path.stat().st_size < LARGEST)
     try:
         with tarfile.open(path, "r:*") as archive, bar:
             while (member := archive.next()) is not None:
@@ -242,7 +153,7 @@ def _read_tar(path: Path) -> Iterator[Record]:
                 if member.name.lower().endswith(".xml"):
                     bar.update()
                     yield _read_member(archive, member)
-            while archive.fileobj is not None and archive.fileobj.read(_LARGEST):
+            while archive.fileobj is not None and archive.fileobj.read(LARGEST):
                 pass  # to the checksum at the end of a compressed file
     except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         raise InputError(
@@ -262,7 +173,7 @@ def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Record:
     return (
         Record(key, kind="broken", detail="a link")
         if content is None
-        else parse_annotation(content.read(_LARGEST + 1), key)
+        else parse_annotation(content.read(LARGEST + 1), key)
     )
 
 
