@@ -59,7 +59,7 @@ def test_boxes_masks_and_image_move_together(index: int) -> None:
 def test_sizes_offsets_and_mirroring_are_those_of_the_published_rule() -> None:
     """Read from the crops themselves: long sides from 0.4 to 2 crops, one offset for both axes, half mirrored."""
     flipped, longest = 0, []
-    for index in range(300):
+    for index in range(200):
         crop = jitter(index, size=64)
         height, width = crop.image.shape[:2]
         longest.append(width)
@@ -68,7 +68,7 @@ def test_sizes_offsets_and_mirroring_are_those_of_the_published_rule() -> None:
             flipped += bool(boxes[4][0] > boxes[7][0])
             assert abs(height - width * HEIGHT / WIDTH) <= 1
     small = np.array(longest) < 64
-    assert abs(small.mean() - (1 - 0.4) / (2 - 0.4)) < 0.09
+    assert abs(small.mean() - (1 - 0.4) / (2 - 0.4)) < 0.12
     assert 0.35 < flipped / small.sum() < 0.65
     assert np.array(longest)[small].min() <= 28
 
