@@ -17,7 +17,8 @@ def build_choices(sets: Sequence[Foreground]) -> Table:
     """Definitions by data set as rows, crops as columns; each number with its difference from its column's first.
 
     Of the first data set also by size of the object, and with the mask: those stand beside the published ones and
-    differ from the first by the mask alone, so that they have no difference.
+    differ from the first by the mask alone, so that they have no difference. Published numbers are ImageNet's, and
+    stand there only beside ours of ImageNet.
 
     Args:
         sets: at least one.
@@ -37,17 +38,23 @@ def build_choices(sets: Sequence[Foreground]) -> Table:
                 cells = [_write(number, reference) for number, reference in zip(numbers, references, strict=True)]
                 count = max(number.n for number in numbers if number)
                 body.append((Cell(_label(found, sets)), Cell(name), *cells, Cell(f"{count:,}")))
-    for name, published in (("published", PUBLISHED), ("published, 75 % masked", PUBLISHED_MASKED)):
+    known = any(found.is_imagenet for found in sets)
+    for name, published in (("published", PUBLISHED), ("published, 75 % masked", PUBLISHED_MASKED)) if known else ():
         texts = [f"{100 * published[crop]:.1f}" if crop in published else MISSING for crop in crops]
         body.append((Cell("not known"), Cell(name), *map(Cell, texts), Cell(MISSING)))
-    notes = (
+    note = (
         "Mean over images of area(crop and object) / area(object), expected over the crop; in brackets the difference "
         "from the first row with a number of that crop, in points. Masked: times the visible share of the patches, or "
-        "measured patch by patch. A reflected border counts where it says so, else it holds nothing.",
-        PUBLISHED_NOTE,
+        "measured patch by patch. A reflected border counts where it says so, else it holds nothing."
     )
     head, sides = ("boxes", "definition", *crops, "n"), "ll" + "r" * (len(crops) + 1)
-    return Table("Kept of the object (%), by crop, definition and boxes", head, tuple(body), sides, notes)
+    return Table(
+        "Kept of the object (%), by crop, definition and boxes",
+        head,
+        tuple(body),
+        sides,
+        (note, PUBLISHED_NOTE) if known else (note,),
+    )
 
 
 def tabulate_overlaps(sets: Sequence[Foreground]) -> pd.DataFrame:

@@ -88,6 +88,8 @@ def test_the_table_says_how_far_each_choice_moves_the_number(rows: list[ResultRo
     assert texts[-1] == ["not known", "published, 75 % masked", "17.1", "22.1", "–", "–"]
     assert "Not of the same box set" in table.notes[-1] and "nothing here was tuned" in table.notes[-1]
     assert len(tabulate_overlaps(sets)) == len(rows)
+    other = build_choices(sets[1:])
+    assert "published" not in str(other.rows) + str(other.notes)
 
 
 def test_a_crop_is_known_from_the_name_of_a_method() -> None:
