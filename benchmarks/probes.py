@@ -39,7 +39,7 @@ IMAGES, WIDTH, CLASSES = 10_000, 768, 100
 L2 = 1e-2
 CLASSES_OF_PROTOCOLS = 25
 PROBE_BATCH = 512  # the published 16,384 would be one step an epoch on a set of this size
-DISTANCE = 0.1 * 1_281_167 * 90  # base learning rate x images x epochs, as published: as far LARS moves the weights
+RATE_OF_IMAGES = 0.1 * 1_281_167  # base learning rate x images, as published: LARS then moves the weights as far
 
 
 def make_features(steep: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -150,13 +150,13 @@ def compare_protocols(folder: Path | None, epochs: int, limit: int | None) -> No
     """Seconds and accuracy of `cached` and `mae-90e` on the shipped MAE, each from an empty cache.
 
     The features of val, which both need, are not in the times. The base learning rate of `mae-90e` is what moves the
-    weights as far as the published one does on ImageNet. With fewer epochs than 90, `mae-90e` is trained for so
-    many, and its time is scaled to 90: they are all alike.
+    weights in 90 epochs as far as the published one does on ImageNet. With fewer epochs, its time is scaled to 90: they
+    are all alike.
     """
     (model, *_), data = load_models(), open_protocol_data(folder)
     train = data["train"]
     count = len(select_rows(train, limit))
-    table, rate = [], float(f"{DISTANCE / (count * epochs):.2g}")
+    table, rate = [], float(f"{RATE_OF_IMAGES / count:.2g}")
     options = {
         "cached": LinearProbeOptions(),
         "mae-90e": LinearProbeOptions(
