@@ -28,7 +28,7 @@ _ROUNDING = 1e-6  # pixels that differences of sums may leave where nothing is
 class ForegroundOptions:
     """What is measured. Raises InputError for a mask that does not fit the crop."""
 
-    crops: tuple[str, ...] = field(default=CROPS, metadata={"help": GRAMMAR.replace("%", "%%")})
+    crops: tuple[str, ...] = field(default=CROPS, metadata={"help": GRAMMAR})
     size: int = field(default=224, metadata={"help": "pixels of the crop (default 224)"})
     patch: int = field(default=16, metadata={"help": "pixels of a patch (default 16)"})
     mask_ratio: float = field(default=0.75, metadata={"help": "share of the crop that is masked (default 0.75)"})
