@@ -15,7 +15,8 @@ from analysis.statistics import describe_subject
 from analysis.subjects import name_subjects
 from pixmim_eval.types import Estimate
 
-APART = ("robustness", "reconstruction", "foreground")  # the first has tables of its own, the rows of the second are a figure's
+# the first and the last have tables of their own, the rows of the second are a figure's
+APART = ("robustness", "reconstruction", "foreground")
 WIDEST, LONGEST = 6, 40  # columns of numbers of one table; models of one that stays on a page
 MISSING = "–"
 
