@@ -209,7 +209,13 @@ def test_a_change_of_the_code_forgets_what_was_stored(monkeypatch: pytest.Monkey
 def test_the_code_digest_reads_the_code_between_images_and_numbers() -> None:
     root = ROOT / "pixmim_eval"
     names = {str(file.relative_to(root)) for pattern in passes._CODE for file in root.glob(pattern)}
-    needed = {"corruptions/noise.py", "data/transforms.py", "models/vit.py", "models/heads/logistic.py", "extract/passes.py"}
+    needed = {
+        "corruptions/noise.py",
+        "data/transforms.py",
+        "models/vit.py",
+        "models/heads/logistic.py",
+        "extract/passes.py",
+    }
     assert needed | {"seeds.py", "data/sources/decode.py"} <= names
     assert not any(name.startswith("suites") for name in names)
 
