@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from dataclasses import asdict
@@ -21,6 +22,7 @@ from pixmim_eval.suites import SUITES
 from pretrain.methods import METHODS
 from pretrain.recipes import RECIPES, Recipe
 from pretrain.run import fill_recipe, parse_options
+from tests.data.trial_files import RIGHT, write_observer
 from tests.references.mae import ReferenceMAE
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,9 +42,32 @@ def find(program: str) -> list[list[str]]:
     return [line[line.index(program) + 1 :] for line in words if program in line]
 
 
+def write_dense_sets(root: Path) -> None:
+    """Images with a mask each in ADE20K's layout, and with an object each in COCO's."""
+    for place, (part, split) in enumerate({"training": "train2017", "validation": "val2017"}.items()):
+        for folder in (f"ADE20K/images/{part}", f"ADE20K/annotations/{part}", f"COCO/images/{split}"):
+            (root / folder).mkdir(parents=True)
+        image = Image.new("RGB", (40, 30), (50 * place, 0, 0))
+        image.save(root / f"ADE20K/images/{part}/a.png")
+        image.save(root / f"COCO/images/{split}/a.png")
+        Image.fromarray(np.tile(np.arange(1, 3, dtype=np.uint8), (30, 20))).save(
+            root / f"ADE20K/annotations/{part}/a.png"
+        )
+        box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [2, 3, 20, 10], "area": 200, "iscrowd": 0}
+        content = {
+            "images": [{"id": 1, "file_name": "a.png", "width": 40, "height": 30}],
+            "categories": [{"id": 1, "name": "cat"}],
+            "annotations": [box],
+        }
+        file = root / f"COCO/annotations/instances_{split}.json"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(json.dumps(content))
+
+
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder in which the README's files exist, small: PATH, a run with a checkpoint, and an official checkpoint."""
+    """A folder in which the README's files exist, small: PATH, a run with a checkpoint, an official checkpoint, boxes,
+    trials, masks and objects."""
     generator = np.random.default_rng(0)
     for part in ("train", "val"):
         for name in ("n01440764", "n02084071"):
@@ -64,6 +89,11 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         epoch=1,
         recipe=asdict(recipe),
     )
+    (tmp_path / "runs" / "pixmim" / "recipe.json").write_text(json.dumps({"epochs": 1}))
+    (tmp_path / "BOXES.csv").write_text("image,width,height,x_min,y_min,x_max,y_max\na,500,375,10,20,300,200\n")
+    for observer in ("subject-01", "subject-02"):
+        write_observer(tmp_path / "RAW_DATA", observer, RIGHT)
+    write_dense_sets(tmp_path)
     with torch.device("meta"):
         shapes = {key: value.shape for key, value in ReferenceMAE(224, 16, 768, 12, 12, 32, 1, 2).state_dict().items()}
     zeros = {key: torch.zeros(shape, dtype=torch.float16) for key, shape in shapes.items()}
@@ -100,15 +130,17 @@ def test_evaluation_commands_run(workspace: Path, capsys: pytest.CaptureFixture[
     assert len(found) >= 4
     for arguments in found:
         if "--model" in arguments:  # its weights would be downloaded
-            parse_suite(arguments)
+            parse_suite(arguments, pixmim_eval.run.find_options)
             continue
         assert pixmim_eval.run.main([*arguments, "--dry-run"]) == 0, capsys.readouterr().err
         assert "forward passes" in capsys.readouterr().out
 
 
 def test_commands_on_rows_run(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    suite = next(arguments for arguments in find("pixmim_eval.run") if "runs/pixmim/epoch-*.safetensors" in arguments)
-    assert pixmim_eval.run.main([*suite, "--workers", "0", "--device", "cpu"]) == 0
+    for name in ("robustness", "linear_probe"):
+        evaluations = (arguments for arguments in find("pixmim_eval.run") if name in arguments)
+        suite = next(arguments for arguments in evaluations if "runs/pixmim/epoch-*.safetensors" in arguments)
+        assert pixmim_eval.run.main([*suite, "--workers", "0", "--device", "cpu"]) == 0
     capsys.readouterr()
     views = [arguments for arguments in find("pixmim_eval.run") if arguments[0] == "rows"]
     assert views
@@ -116,7 +148,7 @@ def test_commands_on_rows_run(workspace: Path, capsys: pytest.CaptureFixture[str
         assert pixmim_eval.run.main(arguments) == 0
         assert "mean_error_15" in capsys.readouterr().out
     drawn = find("analysis.run")
-    assert {arguments[0] for arguments in drawn} == {"figures", "tables"}
+    assert {arguments[0] for arguments in drawn} == {"figures", "tables", "curves"}
     for arguments in drawn:
         if "--runs" in arguments:
             assert analysis.run.main(arguments) == 0
