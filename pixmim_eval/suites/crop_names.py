@@ -17,8 +17,8 @@ from pixmim_eval.metrics.overlap import CenterCropLaw, CropLaw, RandomResizedCro
 from pixmim_eval.seeds import derive_seed
 
 GRAMMAR = (
-    "rrc-LOW[-HIGH[-RATIO-RATIO]] (areas, aspect ratios), src[-PADDING], cc-SIZE, cc-RESIZE-SIZE, or module:object of a "
-    "torchvision v2 transform that reports its box"
+    "rrc-LOW[-HIGH[-RATIO-RATIO]] (areas, aspect ratios), src[-PADDING], cc-SIZE, cc-RESIZE-SIZE, or module:object of "
+    "a torchvision v2 transform that reports its box"
 )
 _DEFAULT_RATIO = (3 / 4, 4 / 3)
 
