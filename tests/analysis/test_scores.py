@@ -15,7 +15,7 @@ from analysis.tables import write_tables
 from pixmim_eval.types import ResultRow
 
 Row = Callable[..., ResultRow]
-SUITES = ("linear_probe", "knn", "few_shot", "finetune", "foreground")
+SUITES = ("linear_probe", "knn", "few_shot", "finetune", "segmentation")
 
 
 @pytest.mark.parametrize("suite", SUITES)
