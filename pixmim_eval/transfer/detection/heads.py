@@ -26,6 +26,7 @@ MASK_SIDE = 28
 _RATIOS = (0.5, 1.0, 2.0)  # height over width of anchors
 _ANCHOR_STRIDES = 8  # side of an anchor
 _ANCHORS_TRAINED = 256  # an image
+_POSITIVE = 0.25  # share of regions with an object among those trained on, at most
 _POOLED, _POOLED_MASK = 7, 14  # places a side of a region
 _CANONICAL = 14  # a region of so many strides of the third level is read from it
 
@@ -165,6 +166,10 @@ class BoxHead(nn.Module):
 
     Args:
         classes: K, without the background, which is class 0.
+
+    Source: detectron2's FastRCNNConvFCHead and FastRCNNOutputLayers. Differs: the background starts at its share of the
+        regions that are trained on. Where all classes start alike, short trainings at high rates spend the linear layer
+        on learning that share, and its outputs no longer differ from region to region.
     """
 
     def __init__(self, channels: int, width: int, classes: int) -> None:
@@ -178,6 +183,8 @@ class BoxHead(nn.Module):
         nn.init.normal_(self.steps.weight, std=0.001)
         for layer in (self.linear, self.logits, self.steps):
             nn.init.zeros_(layer.bias)
+        with torch.no_grad():
+            self.logits.bias[0] = math.log(classes * (1 - _POSITIVE) / _POSITIVE)
 
     def forward(self, regions: Tensor) -> tuple[Tensor, Tensor]:
         """Regions [n, C, 7, 7] -> logits [n, K + 1] and steps [n, 4 (K + 1)], float32."""
@@ -231,13 +238,13 @@ class RegionHeads(RoIHeads):
             fg_iou_thresh=0.5,
             bg_iou_thresh=0.5,
             batch_size_per_image=recipe.roi_samples,
-            positive_fraction=0.25,
+            positive_fraction=_POSITIVE,
             bbox_reg_weights=(10.0, 10.0, 5.0, 5.0),
             score_thresh=recipe.least_score,
             nms_thresh=0.5,
             detections_per_img=DETECTIONS,
         )
-        self.fg_bg_sampler = SeededSampler(recipe.roi_samples, 0.25)
+        self.fg_bg_sampler = SeededSampler(recipe.roi_samples, _POSITIVE)
         self.mask_pool = PyramidPool(strides, _POOLED_MASK)
         self.masks = MaskHead(recipe.channels, classes) if masks else None
 
