@@ -69,11 +69,11 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in which the README's files exist, small: PATH, a run with a checkpoint, an official checkpoint, boxes,
     trials, masks and objects."""
     generator = np.random.default_rng(0)
-    for part in ("train", "val"):
+    for part, count in {"train": 100, "val": 3}.items():
         for name in ("n01440764", "n02084071"):
             folder = tmp_path / "PATH" / part / name
             folder.mkdir(parents=True)
-            for number in range(3):
+            for number in range(count):
                 Image.fromarray(generator.integers(0, 256, (20, 20, 3), dtype=np.uint8)).save(folder / f"{number}.png")
     recipe = Recipe(
         **{"target": "lowfreq", "crop": "src", "image_size": 16, "patch": 8, "dim": 24, "depth": 1, "heads": 2},

@@ -14,7 +14,7 @@ from timm.data import ImageNetInfo
 from torch import Tensor, nn
 
 from pixmim_eval.errors import InputError
-from pixmim_eval.models.checkpoints import load
+from pixmim_eval.models.checkpoints import Checkpoint, load
 from pixmim_eval.models.timm_models import load_timm
 from pixmim_eval.models.vit import Classifier
 from pixmim_eval.types import LabelSpace, Model, Preprocessing, Tokens
@@ -166,7 +166,11 @@ class ClassifyingEncoder(nn.Module):
 
 
 def _load_file(path: Path) -> Model:
-    checkpoint = load(path)
+    return make_model(load(path))
+
+
+def make_model(checkpoint: Checkpoint) -> Model:
+    """A checkpoint ready to be evaluated, with its classifier where it is known what its outputs mean."""
     size = checkpoint.image_size
     preprocessing = Preprocessing(size=size, resize=size * 8 // 7 if size >= 224 else size)  # 256 for 224
     if checkpoint.mean and checkpoint.std:

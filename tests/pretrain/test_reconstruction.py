@@ -94,7 +94,7 @@ def write(path: Path, recipe: Recipe, model: MaskedAutoencoder | None = None, me
 def open_model(path: Path, arch: Architecture | None = None, decoder_heads: int | None = None) -> Model:
     """As the command line does, and with what the weights of no published size do not tell."""
     checkpoint = load(path, arch=arch)
-    return catalog._from_checkpoint(replace(checkpoint, decoder_heads=decoder_heads or checkpoint.decoder_heads))
+    return catalog.make_model(replace(checkpoint, decoder_heads=decoder_heads or checkpoint.decoder_heads))
 
 
 def make_config(count: int = 9, **changes: Any) -> SuiteConfig:
