@@ -9,9 +9,11 @@ from types import ModuleType
 
 import pytest
 import torch
+from torch import Tensor
 
 from pixmim_eval.models.checkpoints import ours
 from pixmim_eval.models.vit import Architecture, VisionTransformer
+from pixmim_eval.types import Tokens
 
 TINY = Architecture(patch=8, dim=24, depth=1, heads=2)
 
@@ -40,3 +42,19 @@ def replace_analysis(monkeypatch: pytest.MonkeyPatch) -> None:
     analysis = ModuleType("analysis.run")
     analysis.main = lambda arguments: 0  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "analysis.run", analysis)
+
+
+def watch_passes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Work in an empty folder with an empty cache; gives the images of each forward pass from now on."""
+    monkeypatch.setenv("PIXMIM_CACHE", str(folder / "cache"))
+    monkeypatch.chdir(folder)
+    replace_analysis(monkeypatch)
+    seen: list[int] = []
+    real = VisionTransformer.tokens
+
+    def tokens(self: VisionTransformer, images: Tensor) -> Tokens:
+        seen.append(len(images))
+        return real(self, images)
+
+    monkeypatch.setattr(VisionTransformer, "tokens", tokens)
+    return seen

@@ -7,16 +7,13 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from torch import Tensor
 
 from pixmim_eval import follow
 from pixmim_eval.errors import InputError
 from pixmim_eval.follow import list_checkpoints, wait_for_checkpoints
-from pixmim_eval.models.vit import VisionTransformer
 from pixmim_eval.results import read_rows
 from pixmim_eval.run import main
-from pixmim_eval.types import Tokens
-from tests.checkpoints import replace_analysis, write_checkpoint, write_recipe
+from tests.checkpoints import watch_passes, write_checkpoint, write_recipe
 
 RUN = Path("runs/mae[1]")  # a name that a glob would not find
 COMMAND = ["--suite", "knn", "--k", "1", "--pooling", "mean", "--data", "builtin:shapes16@16", "--limit", "32"]
@@ -31,18 +28,7 @@ def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Images of each forward pass; an empty folder and an empty cache."""
-    monkeypatch.setenv("PIXMIM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    replace_analysis(monkeypatch)
-    seen: list[int] = []
-    real = VisionTransformer.tokens
-
-    def tokens(self: VisionTransformer, images: Tensor) -> Tokens:
-        seen.append(len(images))
-        return real(self, images)
-
-    monkeypatch.setattr(VisionTransformer, "tokens", tokens)
-    return seen
+    return watch_passes(tmp_path, monkeypatch)
 
 
 def touch(run: Path, epoch: int) -> None:

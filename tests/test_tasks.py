@@ -8,17 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from torch import Tensor, nn
+from torch import nn
 
 from pixmim_eval.models import catalog
 from pixmim_eval.models.checkpoints import Checkpoint
-from pixmim_eval.models.vit import VisionTransformer
 from pixmim_eval.results import RunFolder, read_rows
 from pixmim_eval.run import main
 from pixmim_eval.suites import EvaluationSuite
 from pixmim_eval.tasks import make_plan
-from pixmim_eval.types import Model, Outcome, Preprocessing, SuiteConfig, Tokens
-from tests.checkpoints import replace_analysis, write_checkpoint
+from pixmim_eval.types import Model, Outcome, Preprocessing, SuiteConfig
+from tests.checkpoints import watch_passes, write_checkpoint
 from tests.fakes import make_model
 
 COMMAND = ["--suite", "knn", "--k", "1", "--pooling", "mean", "--data", "builtin:shapes16@16", "--limit", "32"]
@@ -29,18 +28,7 @@ EVERYTHING = "runs/*/epoch-*.safetensors"
 @pytest.fixture(autouse=True)
 def passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Images of each forward pass; an empty folder and an empty cache."""
-    monkeypatch.setenv("PIXMIM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    replace_analysis(monkeypatch)
-    seen: list[int] = []
-    real = VisionTransformer.tokens
-
-    def tokens(self: VisionTransformer, images: Tensor) -> Tokens:
-        seen.append(len(images))
-        return real(self, images)
-
-    monkeypatch.setattr(VisionTransformer, "tokens", tokens)
-    return seen
+    return watch_passes(tmp_path, monkeypatch)
 
 
 @pytest.fixture

@@ -145,8 +145,7 @@ class Segmentation(EvaluationSuite):
         Raises:
             InputError: an image that cannot be read, an encoder that UperNet does not take, a batch that cannot be
                 dealt out, no image left.
-            FloatingPointError: tokens or scores are not finite.
-            NonFiniteLossError: the loss is not finite.
+            FloatingPointError: tokens, scores or the loss are not finite.
         """
         val, train = get_set(config, "val"), get_set(config, "train")
         prepared = prepare(model, condition, config)

@@ -14,18 +14,17 @@ from torch import Tensor, nn
 from pixmim_eval.data.crops import RandomResizedCrop
 from pixmim_eval.data.loader import TrainingLoader
 from pixmim_eval.devices import resolve_precision
-from pixmim_eval.extract import digest_code, identify_model, share
+from pixmim_eval.extract import share
 from pixmim_eval.models.checkpoints import ours
 from pixmim_eval.models.checkpoints.reading import digest_tensors
 from pixmim_eval.models.timm_models import TimmEncoder
-from pixmim_eval.results import hash_parts
 from pixmim_eval.seeds import derive_seed, uniform
 from pixmim_eval.training import ImageTask, TrainingSettings, build_fabric, scale_learning_rate
 from pixmim_eval.transfer.augmentation import Mixer, RandAugment
 from pixmim_eval.transfer.networks import EPSILON, Groups, TunedClassifier, build_network, group_by_layer
 from pixmim_eval.transfer.paths import CALLS, RowDropPath, place_paths
 from pixmim_eval.transfer.recipes import FinetuneRecipe
-from pixmim_eval.transfer.running import train_in
+from pixmim_eval.transfer.running import compute_training_key, find_folder, train_in
 from pixmim_eval.transfer.training_set import Division, divide_batch, select_training_set
 from pixmim_eval.types import Batch, Manifest, Model, Preprocessing, SuiteConfig
 
@@ -80,7 +79,9 @@ def finetune(model: Model, train_set: Manifest, config: SuiteConfig, recipe: Fin
         at_once=recipe.micro_batch,
     )
     task = FineTuning(model, chosen, config, recipe, division, fabric)
-    directory = config.out / "training" / f"finetune-{_compute_key(model, chosen, config, recipe, division)}"
+    settings = (astuple(replace(recipe, micro_batch=0)), division.batch, division.group)
+    work = (chosen.digest, chosen.label_space, *settings)
+    directory = find_folder(config, "finetune", compute_training_key("finetune", VERSION, model, config, *work))
     train_in(directory, fabric, task, _build_settings(recipe, division, config.seed))
     average = task.learner.average
     return Finetuned(
@@ -104,16 +105,6 @@ def _build_settings(recipe: FinetuneRecipe, division: Division, seed: int) -> Tr
         draw_every=0,
         state_minutes=10.0,
     )
-
-
-def _compute_key(
-    model: Model, chosen: Manifest, config: SuiteConfig, recipe: FinetuneRecipe, division: Division
-) -> str:
-    """16 hex digits of all that the fine-tuned weights depend on."""
-    bare = identify_model(replace(model, classify=None, label_space=None))
-    settings = (astuple(replace(recipe, micro_batch=0)), division.batch, division.group)
-    of_run = (config.seed, config.on_bad_image, torch.device(config.device).type, digest_code())
-    return hash_parts("finetune", VERSION, bare, chosen.digest, chosen.label_space, *settings, *of_run)
 
 
 def _make_model(network: nn.Module, model: Model, chosen: Manifest) -> Model:

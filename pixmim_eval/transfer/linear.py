@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass
 from typing import Any, Literal
 
 import torch
@@ -14,14 +14,13 @@ from torch.nn import functional as F
 from pixmim_eval.data.crops import SingleTryResizedCrop
 from pixmim_eval.data.loader import TrainingLoader
 from pixmim_eval.errors import InputError
-from pixmim_eval.extract import digest_code, identify_model, share
+from pixmim_eval.extract import share
 from pixmim_eval.extract.passes import find_bad_layer, pool_tokens
 from pixmim_eval.extract.processes import MODEL_VALUES, split_over_threads
 from pixmim_eval.models.heads import LinearHead
-from pixmim_eval.results import hash_parts
 from pixmim_eval.seeds import derive_seed
 from pixmim_eval.training import ImageTask, TrainingSettings, build_fabric, scale_learning_rate
-from pixmim_eval.transfer.running import train_in
+from pixmim_eval.transfer.running import compute_training_key, find_folder, train_in
 from pixmim_eval.transfer.training_set import Division, divide_batch, select_training_set
 from pixmim_eval.types import Batch, Manifest, Model, SuiteConfig
 
@@ -108,11 +107,9 @@ def train_linear_probe(
         draw_every=0,
         state_minutes=10.0,
     )
-    bare = identify_model(replace(model, classify=None, label_space=None))
     work = (chosen.digest, chosen.label_space, astuple(options), pooling, division.batch, division.group)
-    of_run = (config.seed, config.on_bad_image, fabric.device.type, digest_code())
-    key = hash_parts(PROTOCOL, VERSION, bare, *work, *of_run)
-    train_in(config.out / "training" / f"linear-probe-{key}", fabric, task, settings)
+    key = compute_training_key(PROTOCOL, VERSION, model, config, *work)
+    train_in(find_folder(config, "linear-probe", key), fabric, task, settings)
     return share(task.build_head()).to(config.device), describe_probe(chosen, options, division, pooling)
 
 

@@ -364,6 +364,13 @@ def test_a_killed_training_goes_on_to_the_same_weights(tmp_path: Path, monkeypat
     assert all(torch.equal(value, loaded[0].state_dict()[name]) for name, value in whole.state_dict().items())
 
 
+def test_a_loss_that_is_not_finite_fails_this_model_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = UperNet.forward
+    monkeypatch.setattr(UperNet, "forward", lambda network, *inputs: real(network, *inputs) * float("nan"))
+    with pytest.raises(FloatingPointError, match=r"loss: expected a finite number, found nan at step 0"):
+        train_upernet(make_model(), open_shapes("train"), np.arange(10), make_config(tmp_path), SMALL)
+
+
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
     model, data, rows = make_model(), open_shapes("train"), np.arange(10)
     train_upernet(model, data, rows, make_config(tmp_path / "one"), SMALL)

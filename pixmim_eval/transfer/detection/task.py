@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, astuple, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,15 +15,20 @@ from torch.utils.data import Dataset
 from pixmim_eval.data.coco import DetectionSet
 from pixmim_eval.devices import resolve_precision
 from pixmim_eval.errors import BadImageError, InputError
-from pixmim_eval.extract import digest_code, identify_model
-from pixmim_eval.results import hash_parts
 from pixmim_eval.seeds import derive_seed, uniform
 from pixmim_eval.training import ImageTask, TrainingSettings, build_fabric
 from pixmim_eval.transfer.detection.jitter import Crop, ScaleJitter
 from pixmim_eval.transfer.detection.network import Groups, MaskRCNN, group_parameters
 from pixmim_eval.transfer.detection.recipes import DetectionRecipe
 from pixmim_eval.transfer.endless import deal_places, pick_row, read_places
-from pixmim_eval.transfer.running import train_in
+from pixmim_eval.transfer.running import (
+    compute_training_key,
+    find_folder,
+    is_finished,
+    load_weights,
+    plan_iterations,
+    train_in,
+)
 from pixmim_eval.types import Batch, Model, SuiteConfig
 
 logger = logging.getLogger("pixmim_eval")
@@ -208,9 +212,9 @@ def train_detector(
     recipe = replace(recipe, precision=resolve_precision(config.device, recipe.precision))
     fabric = build_fabric(config.device, recipe.precision)
     _check_batch(recipe, fabric.world_size)
-    key = compute_training_key(model, data, rows, config, recipe)
+    key = _compute_key(model, data, rows, config, recipe)
     task = DetectorTraining(model, data, rows, config, recipe, fabric)
-    train_in(_locate(config, key), fabric, task, _build_settings(recipe, config.seed))
+    train_in(find_folder(config, "detection", key), fabric, task, _build_settings(recipe, config.seed))
     return task.network.requires_grad_(False).eval(), key
 
 
@@ -219,15 +223,12 @@ def load_detector(
 ) -> tuple[MaskRCNN, str] | None:
     """What train_detector gave, on the run's device; None where that training is not at its end."""
     recipe = replace(recipe, precision=resolve_precision(config.device, recipe.precision))
-    key = compute_training_key(model, data, rows, config, recipe)
-    path = _locate(config, key) / "state.pt"
-    if not path.exists():
-        return None
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if state["step"] < recipe.iterations:
+    key = _compute_key(model, data, rows, config, recipe)
+    folder = find_folder(config, "detection", key)
+    if not is_finished(folder, recipe.iterations):
         return None
     network = build_network(model, data, recipe, config.seed)
-    network.load_state_dict(state["module"])
+    load_weights(folder, network)
     return network.requires_grad_(False).eval().to(config.device), key
 
 
@@ -249,18 +250,12 @@ def list_rows(data: DetectionSet, rows: np.ndarray) -> np.ndarray:
     return kept
 
 
-def _locate(config: SuiteConfig, key: str) -> Path:
-    return config.out / "training" / f"detection-{key}"
-
-
-def compute_training_key(
+def _compute_key(
     model: Model, data: DetectionSet, rows: np.ndarray, config: SuiteConfig, recipe: DetectionRecipe
 ) -> str:
-    """16 hex digits of all that the trained weights depend on."""
-    bare = identify_model(replace(model, classify=None, label_space=None))
     settings = astuple(replace(recipe, accumulate=1, least_score=0.0))  # of tests, not of training
-    of_run = (config.seed, config.on_bad_image, torch.device(config.device).type, digest_code())
-    return hash_parts("detection", VERSION, bare, data.digest, rows.tolist(), data.classes, *settings, *of_run)
+    work = (data.digest, rows.tolist(), data.classes, *settings)
+    return compute_training_key("detection", VERSION, model, config, *work)
 
 
 def describe_recipe(recipe: DetectionRecipe) -> Mapping[str, object]:
@@ -270,20 +265,7 @@ def describe_recipe(recipe: DetectionRecipe) -> Mapping[str, object]:
 
 
 def _build_settings(recipe: DetectionRecipe, seed: int) -> TrainingSettings:
-    return TrainingSettings(
-        epochs=1,
-        batch_size=recipe.train_batch_size,
-        accumulate=recipe.accumulate,
-        learning_rate=recipe.learning_rate,
-        min_learning_rate=0.0,
-        warmup_epochs=recipe.warmup_iterations / recipe.iterations,
-        compile=False,
-        seed=seed,
-        save_every=1,
-        draw_every=0,
-        state_minutes=10.0,
-        drops=_DROPS if recipe.schedule == "steps" else (),
-    )
+    return plan_iterations(recipe, seed, drops=_DROPS if recipe.schedule == "steps" else ())
 
 
 def _check_batch(recipe: DetectionRecipe, processes: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, astuple, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,14 +15,20 @@ from torch.utils.data import Dataset
 from pixmim_eval.data.segmentation import IGNORED, SegmentationSet
 from pixmim_eval.devices import resolve_precision
 from pixmim_eval.errors import BadImageError, InputError
-from pixmim_eval.extract import digest_code, identify_model, wait_for_all
 from pixmim_eval.models.convvit import ConvVisionTransformer
-from pixmim_eval.results import hash_parts
 from pixmim_eval.seeds import derive_seed, uniform
-from pixmim_eval.training import ImageTask, TrainingSettings, build_fabric, train
+from pixmim_eval.training import ImageTask, build_fabric
 from pixmim_eval.transfer.endless import deal_places, pick_row, read_places
 from pixmim_eval.transfer.networks import group_by_layer
 from pixmim_eval.transfer.paths import CALLS, place_paths
+from pixmim_eval.transfer.running import (
+    compute_training_key,
+    find_folder,
+    is_finished,
+    load_weights,
+    plan_iterations,
+    train_in,
+)
 from pixmim_eval.transfer.segmentation.backbone import ConvBackbone, ViTBackbone, build_backbone
 from pixmim_eval.transfer.segmentation.crops import MaskedCrop
 from pixmim_eval.transfer.segmentation.examples import logger, read_pairs
@@ -219,7 +224,7 @@ def train_upernet(
 
     Raises:
         InputError: another encoder, or a batch that cannot be dealt out.
-        NonFiniteLossError: the loss is not finite.
+        FloatingPointError: the loss is not finite.
 
     Source: see UperNetRecipe. Differs: random numbers depend on the seed and the crop alone, so that results do not
         depend on processes and workers; the learning rate warms up from 0 (published: 1e-6 of it); bf16 where the
@@ -229,11 +234,9 @@ def train_upernet(
     fabric = build_fabric(config.device, recipe.precision)
     _check_batch(recipe, fabric.world_size)
     task = UperNetTraining(model, data, rows, config, recipe, fabric)
-    key = compute_training_key(model, data, rows, config, recipe)
-    directory = _locate(config, key)
-    directory.mkdir(parents=True, exist_ok=True)
-    train(fabric, task, _build_settings(recipe, config.seed), directory)
-    wait_for_all()
+    key = _compute_key(model, data, rows, config, recipe)
+    settings = plan_iterations(recipe, config.seed, poly_power=recipe.power)
+    train_in(find_folder(config, "upernet", key), fabric, task, settings)
     return task.network.requires_grad_(False).eval(), key
 
 
@@ -242,52 +245,26 @@ def load_upernet(
 ) -> tuple[UperNet, str] | None:
     """What train_upernet gave, on the run's device; None where that training is not at its end."""
     recipe = replace(recipe, precision=resolve_precision(config.device, recipe.precision))
-    key = compute_training_key(model, data, rows, config, recipe)
-    path = _locate(config, key) / "state.pt"
-    if not path.exists():
-        return None
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if state["step"] < recipe.iterations:
+    key = _compute_key(model, data, rows, config, recipe)
+    folder = find_folder(config, "upernet", key)
+    if not is_finished(folder, recipe.iterations):
         return None
     network = UperNet(build_backbone(model, recipe), len(data.classes), recipe)
-    network.load_state_dict(state["module"])
+    load_weights(folder, network)
     return network.requires_grad_(False).eval().to(config.device), key
 
 
-def _locate(config: SuiteConfig, key: str) -> Path:
-    return config.out / "training" / f"upernet-{key}"
-
-
-def compute_training_key(
+def _compute_key(
     model: Model, data: SegmentationSet, rows: np.ndarray, config: SuiteConfig, recipe: UperNetRecipe
 ) -> str:
-    """16 hex digits of all that the trained weights depend on."""
-    bare = identify_model(replace(model, classify=None, label_space=None))
     settings = astuple(replace(recipe, inference="slide", stride=0))  # of tests, not of training
-    of_run = (config.seed, config.on_bad_image, torch.device(config.device).type, digest_code())
-    return hash_parts("upernet", VERSION, bare, data.digest, rows.tolist(), data.classes, *settings, *of_run)
+    work = (data.digest, rows.tolist(), data.classes, *settings)
+    return compute_training_key("upernet", VERSION, model, config, *work)
 
 
 def describe_recipe(recipe: UperNetRecipe) -> Mapping[str, object]:
     """What the protocol of a row says: every setting that its numbers depend on, but those of test windows."""
     return {name: value for name, value in asdict(recipe).items() if name not in ("inference", "stride")}
-
-
-def _build_settings(recipe: UperNetRecipe, seed: int) -> TrainingSettings:
-    return TrainingSettings(
-        epochs=1,
-        batch_size=recipe.train_batch_size,
-        accumulate=recipe.accumulate,
-        learning_rate=recipe.learning_rate,
-        min_learning_rate=0.0,
-        warmup_epochs=recipe.warmup_iterations / recipe.iterations,
-        compile=False,
-        seed=seed,
-        save_every=1,
-        draw_every=0,
-        state_minutes=10.0,
-        poly_power=recipe.power,
-    )
 
 
 def _check_batch(recipe: UperNetRecipe, processes: int) -> None:
