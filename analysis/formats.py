@@ -26,10 +26,19 @@ MARKDOWN = str.maketrans({character: f"\\{character}" for character in "\\|*_`<[
 
 @dataclass(frozen=True)
 class Cell:
-    """Plain text, and whether it leads its column beyond doubt."""
+    """One place of a table.
+
+    Args:
+        text: plain.
+        bold: it leads its column beyond doubt.
+        sources: the rows that the number is of, by their `source` (see report.build.number_rows).
+        hint: of a number that is missing, what would make it; "" for nothing to say.
+    """
 
     text: str
     bold: bool = False
+    sources: tuple[int, ...] = ()
+    hint: str = ""
 
 
 @dataclass(frozen=True)

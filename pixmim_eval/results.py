@@ -36,6 +36,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
 _TYPES = {field.name: _KINDS[str(field.type)] for field in fields(ResultRow)}
 _COLUMN_TYPES = {"str": "str", "int": "int64", "float": "float64", "int | None": "Int64"}
 _DTYPES = {field.name: _COLUMN_TYPES[str(field.type)] for field in fields(ResultRow)}
+SCHEMA = 2  # of a file of rows; 1 had none of its own, and rows without `command`
 _PACKAGES = ("pixmim-eval", "torch", "torchvision", "timm", "numpy", "pillow")
 
 
@@ -105,6 +106,7 @@ def make_rows(
         "seed": config.seed,
         "versions": list_versions(),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": config.command,
     }
     return [
         ResultRow(
@@ -123,7 +125,7 @@ def make_rows(
 class RunFolder:
     """The results of a run: DIR/rows/SUITE-MODEL-CONDITION-KEY.json, one file a finished condition.
 
-    A file is JSON {"key": …, "rows": [fields of ResultRow], "hits": {metric: base64 of zlib of int8 [N]}}.
+    A file is JSON {"schema": 2, "key": …, "rows": [fields of ResultRow], "hits": {metric: base64 of zlib of int8 [N]}}.
 
     Args:
         path: the run's folder DIR; nothing is made before the first write.
@@ -149,6 +151,7 @@ class RunFolder:
         slug = re.sub(r"[^A-Za-z0-9_.]+", "-", words).strip("-.")[:120]
         file = self.rows / f"{slug}-{key}.json"
         content = {
+            "schema": SCHEMA,
             "key": key,
             "rows": [asdict(row) for row in outcome.rows],
             "hits": {metric: _encode_hits(hits) for metric, hits in outcome.hits.items()},
@@ -212,7 +215,7 @@ def _read_file(file: Path) -> list[ResultRow]:
 
 def _read_outcome(file: Path) -> Outcome:
     try:
-        content = json.loads(file.read_bytes())
+        content = _migrate(json.loads(file.read_bytes()), file)
         hits = {metric: _decode_hits(text) for metric, text in content.get("hits", {}).items()}
         return Outcome([_check_row(row) for row in content["rows"]], hits)
     except (ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
@@ -223,6 +226,22 @@ def _read_outcome(file: Path) -> Outcome:
             where=str(file),
             fix="Delete the file and run the same command again: only its condition is computed anew.",
         ) from error
+
+
+def _migrate(content: dict[str, Any], file: Path) -> dict[str, Any]:
+    """The content of a file of rows in today's schema. Raises InputError of a later one."""
+    found = content.get("schema", 1)
+    if found not in range(1, SCHEMA + 1):
+        raise InputError(
+            "schema of a file of result rows",
+            expected=f"at most {SCHEMA}, which this version of pixmim-eval writes",
+            found=repr(found),
+            where=str(file),
+            fix="Read it with the version that wrote it, or a later one: pip install --upgrade pixmim-eval.",
+        )
+    if found == 1:
+        content = {**content, "rows": [{**row, "command": ""} for row in content["rows"]]}
+    return content
 
 
 def _check_row(row: dict[str, Any]) -> ResultRow:

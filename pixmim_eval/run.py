@@ -10,6 +10,7 @@ import glob
 import importlib
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -47,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return convert_file(parse_convert(words[1:]))
         if words[:1] == ["export"]:
             return export_images(parse_export(words[1:]))
-        return run_suite(parse_suite(words, find_options))
+        options = parse_suite(words, find_options)
+        options.command = shlex.join(["python", "-m", "pixmim_eval.run", *words])
+        return run_suite(options)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
@@ -151,6 +154,7 @@ def build_config(
         run=out.resolve().name,
         out=out,
         options=suite.options(**read_flags(options, suite.options)) if suite.options else None,
+        command=options.command,
         **_read_settings(options, device, names),
     )
 

@@ -231,6 +231,7 @@ class ResultRow:
         seed: of the run.
         versions: "package=version;…".
         time: UTC, ISO 8601, seconds.
+        command: the shell command that made it, as typed; "" where unknown.
     """
 
     run: str
@@ -254,6 +255,7 @@ class ResultRow:
     seed: int
     versions: str
     time: str
+    command: str
 
 
 @dataclass(frozen=True)
@@ -273,6 +275,7 @@ class SuiteConfig:
         files: role ("boxes", "trials") -> what a suite reads besides images.
         options: the suite's own (see suites.EvaluationSuite.options).
         out: the run's folder, where a suite that trains keeps its state.
+        command: what was typed, for the rows.
     """
 
     data: dict[str, Manifest]
@@ -288,6 +291,7 @@ class SuiteConfig:
     files: dict[str, FileSet] = field(default_factory=dict)
     options: Any = None
     out: Path = Path("runs/evaluation")
+    command: str = ""
 
 
 @dataclass(frozen=True)

@@ -233,3 +233,22 @@ def test_a_limit_that_limits_nothing_is_not_a_subset() -> None:
 def test_reading_rows_needs_no_torch() -> None:
     script = "import sys, pixmim_eval.results, pixmim_eval.run; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_rows_of_the_first_schema_are_migrated(tmp_path: Path) -> None:
+    """Its files named no schema, and its rows no command."""
+    made = make()
+    file = RunFolder(tmp_path).write("0123456789abcdef", Outcome([made], {}))
+    content = json.loads(file.read_bytes())
+    assert content.pop("schema") == 2
+    del content["rows"][0]["command"]
+    file.write_text(json.dumps(content))
+    assert RunFolder(tmp_path).read() == [replace(made, command="")]
+
+
+@pytest.mark.parametrize("schema", [0, 3, "2", None])
+def test_a_schema_that_is_not_known_is_named(tmp_path: Path, schema: object) -> None:
+    file = RunFolder(tmp_path).write("0123456789abcdef", Outcome([make()], {}))
+    file.write_text(json.dumps(json.loads(file.read_bytes()) | {"schema": schema}))
+    with pytest.raises(InputError, match=f"schema of a file of result rows: .*{schema!r}.*{file.name}"):
+        read_rows(tmp_path)

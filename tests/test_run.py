@@ -7,6 +7,7 @@ import io
 import json
 import multiprocessing
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -63,7 +64,7 @@ def reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[li
 
 def read_values(folder: Path) -> pd.DataFrame:
     """Rows without what may differ between two runs of the same work."""
-    frame = read_rows(folder).drop(columns=["run", "time"])
+    frame = read_rows(folder).drop(columns=["run", "time", "command"])
     return frame.sort_values(["model", "condition", "metric"]).reset_index(drop=True)
 
 
@@ -88,6 +89,7 @@ def test_every_condition_of_every_model_is_stored_and_shown(
     rows = read_rows(Path("out"))
     assert len(rows) == 2 * ROWS and set(rows["model"]) == {"first", "second"}
     assert (rows["run"] == "out").all() and (rows["subset"] == "spread-24").all() and (rows["n"] == 24).all()
+    assert set(rows["command"]) == {shlex.join(["python", "-m", "pixmim_eval.run", *COMMAND, "--out", "out"])}
     shown = capsys.readouterr()
     summary = rows[(rows["condition"] == "summary") & (rows["model"] == "second")].iloc[0]
     assert f"{100 * summary['value']:.1f} % [{100 * summary['low']:.1f}, {100 * summary['high']:.1f}]" in shown.out

@@ -53,6 +53,7 @@ def build_row(condition: str, value: float, **changes: object) -> ResultRow:
         "seed": 0,
         "versions": "pixmim-eval=0.1.0",
         "time": "2025-01-01T00:00:00",
+        "command": "python -m pixmim_eval.run --suite robustness --model first",
     }
     return ResultRow(**{**fields, **changes})  # type: ignore[arg-type]
 

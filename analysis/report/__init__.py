@@ -1,0 +1,1 @@
+"""One page, and the same as PDF, of all result rows."""
