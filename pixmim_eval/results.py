@@ -24,6 +24,7 @@ import pandas as pd
 
 from pixmim_eval.errors import InputError
 from pixmim_eval.files import write_atomic
+from pixmim_eval.pretraining import describe_pretraining
 from pixmim_eval.types import Estimate, FileSet, Manifest, Model, Outcome, ResultRow, SuiteConfig
 
 COLUMNS = tuple(field.name for field in fields(ResultRow))
@@ -36,7 +37,8 @@ _KINDS: dict[str, tuple[type, ...]] = {
 _TYPES = {field.name: _KINDS[str(field.type)] for field in fields(ResultRow)}
 _COLUMN_TYPES = {"str": "str", "int": "int64", "float": "float64", "int | None": "Int64"}
 _DTYPES = {field.name: _COLUMN_TYPES[str(field.type)] for field in fields(ResultRow)}
-SCHEMA = 2  # of a file of rows; 1 had none of its own, and rows without `command`
+SCHEMA = 2  # of a file of rows; 1 had none of its own, and rows without those of _ADDED
+_ADDED = {"command": "", "pretraining": ""}
 _PACKAGES = ("pixmim-eval", "torch", "torchvision", "timm", "numpy", "pillow")
 
 
@@ -107,6 +109,7 @@ def make_rows(
         "versions": list_versions(),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": config.command,
+        "pretraining": describe_pretraining(getattr(model.checkpoint, "settings", {})),
     }
     return [
         ResultRow(
@@ -239,9 +242,7 @@ def _migrate(content: dict[str, Any], file: Path) -> dict[str, Any]:
             where=str(file),
             fix="Read it with the version that wrote it, or a later one: pip install --upgrade pixmim-eval.",
         )
-    if found == 1:
-        content = {**content, "rows": [{**row, "command": ""} for row in content["rows"]]}
-    return content
+    return {**content, "rows": [{**_ADDED, **row} for row in content["rows"]]}
 
 
 def _check_row(row: dict[str, Any]) -> ResultRow:

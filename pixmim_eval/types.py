@@ -232,6 +232,8 @@ class ResultRow:
         versions: "package=version;…".
         time: UTC, ISO 8601, seconds.
         command: the shell command that made it, as typed; "" where unknown.
+        pretraining: "key=value;key=value", sorted by key: what the model's checkpoint tells of its crop, image_size,
+            radius, seed and target; "" where it tells nothing (see pretraining.describe_pretraining).
     """
 
     run: str
@@ -256,6 +258,7 @@ class ResultRow:
     versions: str
     time: str
     command: str
+    pretraining: str
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("pixmim_eval", "pretrain", "analysis")
 LAYERS = (
-    {"types", "errors", "seeds", "files", "flags", "devices", "progress"},
+    {"types", "errors", "seeds", "files", "flags", "devices", "pretraining", "progress"},
     {"data", "corruptions", "metrics", "models", "results"},
     {"training", "extract"},
     {"transfer"},

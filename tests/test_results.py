@@ -236,14 +236,14 @@ def test_reading_rows_needs_no_torch() -> None:
 
 
 def test_rows_of_the_first_schema_are_migrated(tmp_path: Path) -> None:
-    """Its files named no schema, and its rows no command."""
+    """Its files named no schema, and its rows neither command nor pretraining."""
     made = make()
     file = RunFolder(tmp_path).write("0123456789abcdef", Outcome([made], {}))
     content = json.loads(file.read_bytes())
     assert content.pop("schema") == 2
-    del content["rows"][0]["command"]
+    del content["rows"][0]["command"], content["rows"][0]["pretraining"]
     file.write_text(json.dumps(content))
-    assert RunFolder(tmp_path).read() == [replace(made, command="")]
+    assert RunFolder(tmp_path).read() == [replace(made, command="", pretraining="")]
 
 
 @pytest.mark.parametrize("schema", [0, 3, "2", None])
