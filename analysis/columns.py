@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from analysis.sources import make_estimate
 from pixmim_eval.types import Estimate
 
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -72,7 +73,8 @@ def average(kind: str, name: str, parts: tuple[Column, ...]) -> Column:
         value, low, high = (
             sum(getattr(estimate, bound) for estimate in known) / len(known) for bound in ("value", "low", "high")
         )
-        means.append(Estimate(value, low, high, min(estimate.n for estimate in known), known[0].unit))
+        fewest = min(estimate.n for estimate in known)
+        means.append(make_estimate(value, low, high, fewest, known[0].unit, known))
     interval = MEAN_INTERVAL if len(parts) > 1 else parts[0].interval
     return Column(
         kind, name, parts[0].metric, tuple(means), parts[0].chance, interval, parts[0].lower_is_better, len(parts)
@@ -97,7 +99,7 @@ def group_corruptions(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
 def complement(column: Column, kind: str, name: str, metric: str, chance: float | None, parts: int = 1) -> Column:
     """A mean error as the accuracy that it is one less of."""
     flipped = tuple(
-        Estimate(1 - found.value, 1 - found.high, 1 - found.low, found.n, found.unit) if found else None
+        make_estimate(1 - found.value, 1 - found.high, 1 - found.low, found.n, found.unit, [found]) if found else None
         for found in column.estimates
     )
     return Column(kind, name, metric, flipped, chance, column.interval, parts=parts)

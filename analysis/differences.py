@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.columns import SEVERITIES, group_corruptions
+from analysis.sources import make_estimate, read_estimate
 from analysis.statistics import Robustness, describe_estimate, describe_subject
 from analysis.subjects import IDENTITY, Subject
 from pixmim_eval.errors import InputError
@@ -154,14 +155,19 @@ class _Outcomes:
     def __init__(self, robustness: Robustness) -> None:
         rows = robustness.group.rows
         self._hits: dict[tuple[int, str, str], np.ndarray] = {}
+        self._rows: dict[tuple[int, str, str], Estimate] = {}
         if "hits" in rows:
-            keys = zip(rows["subject"], rows["condition"], rows["metric"], strict=True)
+            keys = list(zip(rows["subject"], rows["condition"], rows["metric"], strict=True))
             self._hits = {key: hits for key, hits in zip(keys, rows["hits"], strict=True) if hits is not None}
+            self._rows = {key: read_estimate(row) for key, row in zip(keys, rows.itertuples(index=False), strict=True)}
 
     def compare(self, pair: tuple[int, int], kind: str, condition: str, metric: str) -> Difference:
         """One condition's difference, with McNemar's p."""
         first, second = (self._hits.get((position, condition, metric)) for position in pair)
-        return Difference(kind, condition, metric, *(compare_hits(first, second) or (None,)))
+        found = compare_hits(first, second)
+        if found is None:
+            return Difference(kind, condition, metric, None)
+        return Difference(kind, condition, metric, self._trace(pair, found[0], [condition], metric), found[1])
 
     def compare_mean(
         self, pair: tuple[int, int], kind: str, name: str, metric: str, corruptions: tuple[str, ...]
@@ -180,7 +186,13 @@ class _Outcomes:
         one, other = (np.sum([hits[kept] for hits in side], axis=0, dtype=np.int64) for side in sides)
         # Only the difference counts. With the smaller count taken off both, equal differences are equal floats.
         lead = (other - np.minimum(one, other)) / len(cells), (one - np.minimum(one, other)) / len(cells)
-        return Difference(kind, name, metric, paired_bootstrap(*lead), parts=len(corruptions))
+        estimate = self._trace(pair, paired_bootstrap(*lead), cells, metric)
+        return Difference(kind, name, metric, estimate, parts=len(corruptions))
+
+    def _trace(self, pair: tuple[int, int], found: Estimate, conditions: Iterable[str], metric: str) -> Estimate:
+        """The same difference, of the rows of both models under these conditions."""
+        rows = [self._rows[position, condition, metric] for position in pair for condition in conditions]
+        return make_estimate(found.value, found.low, found.high, found.n, found.unit, rows)
 
 
 def tabulate_differences(robustness: Robustness, comparisons: Iterable[Comparison]) -> pd.DataFrame:

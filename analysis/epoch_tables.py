@@ -11,6 +11,7 @@ from analysis.epoch_curves import describe_curves, name_axis
 from analysis.epoch_differences import EpochDifference
 from analysis.epochs import EpochCurves, EpochPanel, Point
 from analysis.formats import Cell, Table
+from analysis.sources import list_sources, suggest_command
 from analysis.statistics import describe_estimate, describe_subject
 
 MISSING = "–"
@@ -26,7 +27,7 @@ def build_values(curves: EpochCurves) -> list[Table]:
         body = tuple(
             (
                 Cell(f"{place:g}"),
-                *(Cell(format_interval(found[place].estimate) if place in found else MISSING) for found in points),
+                *(_write(found.get(place), curves) for found in points),
             )
             for place in places
         )
@@ -35,6 +36,12 @@ def build_values(curves: EpochCurves) -> list[Table]:
         notes = tuple(describe_curves(curves, [panel]))
         tables.append(Table(title, head, body, "r" * len(head), notes, long=len(places) > 30))
     return tables
+
+
+def _write(point: Point | None, curves: EpochCurves) -> Cell:
+    if point is None:
+        return Cell(MISSING, hint=suggest_command(curves.suite))
+    return Cell(format_interval(point.estimate), sources=list_sources(point.estimate))
 
 
 def tabulate_values(curves: EpochCurves) -> pd.DataFrame:
@@ -65,9 +72,12 @@ def build_differences(curves: EpochCurves, differences: Sequence[EpochDifference
             f"{found.base.place:g}",
             *(format_value(point.estimate.value, curves.unit) for point in (found.base, found.other)),
         ]
-        cells = [Cell(text) for text in texts]
-        cells += [Cell(format_interval(found.estimate, "+"), bold=found.separable)]
-        cells += [Cell(_format_probability(value)) for value in (found.probability, found.adjusted)]
+        sides = [list_sources(point.estimate) for point in (found.base, found.other)]
+        cells = [Cell(text) for text in texts[:-2]]
+        cells += [Cell(text, sources=sources) for text, sources in zip(texts[-2:], sides, strict=True)]
+        both = list_sources(found.base.estimate, found.other.estimate)
+        cells += [Cell(format_interval(found.estimate, "+"), bold=found.separable, sources=both)]
+        cells += [Cell(_format_probability(value), sources=both) for value in (found.probability, found.adjusted)]
         body.append((*cells, Cell(f"{found.estimate.n:,}"), Cell("yes" if found.separable else "no")))
     head = ("models", curves.over, "base", "PixMIM", "difference [interval]", "p", "p (Holm)", "n", "separable")
     notes = [*describe_curves(curves, curves.panels), "Positive: PixMIM’s number is the larger."]
@@ -82,10 +92,8 @@ def build_differences(curves: EpochCurves, differences: Sequence[EpochDifference
             " (conservative, as the images are the same) and not corrected, and separable where it excludes 0."
         )
     title = f"PixMIM − base: {_name_unit(curves, difference=True)} by {curves.over}"
-    sides = "lrrrrrrrl"
-    return Table(
-        title, (*(("data",) if several else ()), *head), tuple(body), "l" * several + sides, tuple(notes), long=True
-    )
+    columns = "l" * several + "lrrrrrrrl"
+    return Table(title, (*(("data",) if several else ()), *head), tuple(body), columns, tuple(notes), long=True)
 
 
 def tabulate_differences(curves: EpochCurves, differences: Sequence[EpochDifference]) -> pd.DataFrame:

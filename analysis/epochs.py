@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.groups import describe_settings, parse_protocol, split_protocol
+from analysis.sources import read_estimate
 from analysis.subjects import Subject
 from pixmim_eval.errors import InputError
 from pixmim_eval.types import Estimate
@@ -238,7 +239,7 @@ def _cut_lines(rows: pd.DataFrame, subjects: tuple[Subject, ...]) -> dict[int, L
         points = [
             Point(
                 float(row.place),
-                Estimate(row.value, row.low, row.high, int(row.n), row.unit),
+                read_estimate(row),
                 getattr(row, "hits", None),
                 replace(
                     subject,

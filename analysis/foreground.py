@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.groups import parse_protocol
+from analysis.sources import read_estimate
 from pixmim_eval.types import Estimate
 
 SUITE = "foreground"
@@ -88,10 +89,7 @@ def list_foreground(rows: pd.DataFrame) -> list[Foreground]:
     names = [str(dataset) for (dataset, *_), _ in parts]
     found = []
     for place, ((_, _, _, protocol), part) in enumerate(parts):
-        numbers = {
-            (str(row.condition), str(row.metric)): Estimate(row.value, row.low, row.high, int(row.n), row.unit)
-            for row in part.itertuples()
-        }
+        numbers = {(str(row.condition), str(row.metric)): read_estimate(row) for row in part.itertuples()}
         suffix = _name(names, place) if len(names) > 1 else ""
         found.append(Foreground(suffix, names[place], parse_protocol(protocol), numbers))
     return sorted(found, key=lambda one: -max(number.n for number in one.found.values()))

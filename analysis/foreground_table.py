@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from analysis.foreground import DEFINITIONS, PUBLISHED, PUBLISHED_MASKED, PUBLISHED_NOTE, Foreground
+from analysis.foreground import DEFINITIONS, PUBLISHED, PUBLISHED_MASKED, PUBLISHED_NOTE, SUITE, Foreground
 from analysis.formats import Cell, Table
+from analysis.sources import list_sources, suggest_command
 from pixmim_eval.types import Estimate
 
 MISSING, SIZES = "–", "overlap_union_size/"
@@ -89,8 +90,8 @@ def _label(found: Foreground, sets: Sequence[Foreground]) -> str:
 
 def _write(number: Estimate | None, first: Estimate | None) -> Cell:
     if number is None:
-        return Cell(MISSING)
+        return Cell(MISSING, hint=suggest_command(SUITE))
     if first is None or number is first:
-        return Cell(f"{100 * number.value:.1f}")
+        return Cell(f"{100 * number.value:.1f}", sources=list_sources(number))
     difference = 100 * (number.value - first.value)
-    return Cell(f"{100 * number.value:.1f} ({difference:+.1f})")
+    return Cell(f"{100 * number.value:.1f} ({difference:+.1f})", sources=list_sources(number, first))

@@ -11,6 +11,7 @@ from analysis.captions import format_interval, list_counts, name_metric
 from analysis.formats import Cell, Table
 from analysis.groups import Group, split_groups
 from analysis.layout import wrap_items
+from analysis.sources import list_sources, read_estimate, suggest_command
 from analysis.statistics import describe_subject
 from analysis.subjects import name_subjects
 from pixmim_eval.types import Estimate
@@ -47,7 +48,7 @@ def _build_part(suite: str, group: Group, rows: pd.DataFrame) -> list[Table]:
     columns = [key for key in named if "/" not in key[1]] or [*named]
     conditions = {condition for condition, _ in named}
     found = {
-        (position, row.condition, row.metric): Estimate(row.value, row.low, row.high, int(row.n), row.unit)
+        (position, row.condition, row.metric): read_estimate(row)
         for position, row in zip(positions, _list_rows(rows), strict=True)
     }
     methods = [subject.method.removeprefix("pixmim-") for subject in subjects]
@@ -67,7 +68,7 @@ def _build_part(suite: str, group: Group, rows: pd.DataFrame) -> list[Table]:
             known = [found.get((position, *column)) for column in part]
             if any(known):
                 counts = list_counts(estimate.n for estimate in known if estimate)
-                cells = [Cell(format_interval(estimate) if estimate else MISSING) for estimate in known]
+                cells = [_write(estimate, suite) for estimate in known]
                 body.append((Cell(subject.label), *cells, Cell(counts)))
         head = [
             ", ".join([*([condition] if len(conditions) > 1 else []), name_metric(metric)])
@@ -88,6 +89,12 @@ def tabulate_scores(scores: Iterable[tuple[str, Group]]) -> pd.DataFrame:
         named = pd.DataFrame([describe_subject(group.subjects[position]) for position in group.rows["subject"]])
         parts.append(pd.concat([named, group.rows[numbers].reset_index(drop=True)], axis=1))
     return pd.concat(parts, ignore_index=True).astype({"epoch": "Int64"})
+
+
+def _write(estimate: Estimate | None, suite: str) -> Cell:
+    if estimate is None:
+        return Cell(MISSING, hint=suggest_command(suite))
+    return Cell(format_interval(estimate), sources=list_sources(estimate))
 
 
 def _list_rows(rows: pd.DataFrame) -> list[Any]:

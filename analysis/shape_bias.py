@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.groups import Group, split_groups, split_protocol
+from analysis.sources import read_estimate
 from analysis.subjects import Subject, name_subjects
 from pixmim_eval.types import Estimate
 
@@ -113,7 +114,7 @@ def _summarise(groups: tuple[Group, ...], suffix: str, rows: pd.DataFrame) -> Sh
     subjects, positions = name_subjects(members[~is_person]) if (~is_person).any() else ((), pd.Series(dtype=int))
     names = pd.Series([subjects[position].label for position in positions], index=positions.index, dtype=object)
     members = members.assign(name=names.reindex(members.index).fillna(members["model"]))
-    estimates = {(row.name, row.metric): _read(row) for row in _list(members)}
+    estimates = {(row.name, row.metric): read_estimate(row) for row in _list(members)}
     accuracies, accuracy = _find_accuracies(rows, subjects)
     persons = sorted({*members.loc[is_person, "name"]} - {POOLED})
     categories = tuple(sorted(set().union(*(_find_categories(group) for group in groups))))
@@ -159,7 +160,7 @@ def _find_accuracies(rows: pd.DataFrame, subjects: tuple[Subject, ...]) -> tuple
         for subject in subjects:
             same = part[part["weights_digest"] == subject.weights_digest]
             own = same[(same["run"] == subject.run) & (same["seed"] == subject.seed)]
-            known = {_read(row) for row in _list(own if len(own) else same)}
+            known = {read_estimate(row) for row in _list(own if len(own) else same)}
             if len(known) == 1:  # of several runs with different numbers none is the model's
                 found[subject.label] = known.pop()
         if len(found) > len(best[0]):
@@ -169,9 +170,5 @@ def _find_accuracies(rows: pd.DataFrame, subjects: tuple[Subject, ...]) -> tuple
 
 
 def _list(rows: pd.DataFrame) -> Iterable[Any]:
-    names = ["name", "metric", "value", "low", "high", "n", "unit"]
+    names = ["name", "metric", "value", "low", "high", "n", "unit", "source"]
     return rows[[name for name in names if name in rows]].itertuples(index=False)
-
-
-def _read(row: Any) -> Estimate:
-    return Estimate(float(row.value), float(row.low), float(row.high), int(row.n), str(row.unit))

@@ -19,6 +19,7 @@ from analysis.columns import (
     sort_corruptions,
 )
 from analysis.groups import SUMMARY, Group, is_corrupted, parse_protocol
+from analysis.sources import read_estimate
 from analysis.subjects import Subject
 from pixmim_eval.errors import InputError
 from pixmim_eval.types import Estimate
@@ -93,11 +94,7 @@ def summarise_robustness(group: Group) -> Robustness:
     Raises:
         InputError: the rows hold no accuracy.
     """
-    keys, numbers = ["subject", "condition", "metric"], ["value", "low", "high", "n", "unit"]
-    lookup: Lookup = {
-        key: Estimate(*found)
-        for key, found in zip(_list_tuples(group.rows[keys]), _list_tuples(group.rows[numbers]), strict=True)
-    }
+    lookup: Lookup = {(row.subject, row.condition, row.metric): read_estimate(row) for row in _list_rows(group.rows)}
     read = _Reader(lookup, len(group.subjects), _find_spaces(group))
     if _choose_metric(metric for _, _, metric in lookup) is None:
         raise InputError(
@@ -159,8 +156,8 @@ class _Reader:
         return self.column(kind, condition, metric) if metric else None
 
 
-def _list_tuples(rows: pd.DataFrame) -> list[Any]:
-    return list(zip(*(rows[name].tolist() for name in rows), strict=True))
+def _list_rows(rows: pd.DataFrame) -> list[Any]:
+    return list(rows.itertuples(index=False))
 
 
 def _find_spaces(group: Group) -> dict[str, str]:

@@ -26,6 +26,7 @@ from analysis.formats import Cell, Table, to_latex, to_markdown
 from analysis.groups import split_groups
 from analysis.published import NAMES, read_published
 from analysis.scores import build_scores, list_scores, tabulate_scores
+from analysis.sources import list_sources, suggest_command
 from analysis.statistics import Robustness, summarise_robustness, tabulate
 from pixmim_eval.results import write_atomic
 from pixmim_eval.types import Estimate
@@ -152,12 +153,14 @@ def build_differences(robustness: Robustness, comparisons: Sequence[Comparison])
 def _format_difference(found: Difference) -> tuple[Cell, ...]:
     estimate = found.estimate
     if estimate is None:
-        return (Cell(MISSING),) * 4
+        return (Cell(MISSING, hint=suggest_command("robustness")),) * 4
     value, low, high = (_format_points(number) for number in (estimate.value, estimate.low, estimate.high))
     probability = found.probability
     p = MISSING if probability is None else "< 0.001" if probability < 0.0005 else f"{probability:.3f}"
     separable = "yes" if found.separable else "no"
-    return Cell(f"{value} [{low}, {high}]", bold=found.separable), Cell(p), Cell(f"{estimate.n:,}"), Cell(separable)
+    sources = list_sources(estimate)
+    difference = Cell(f"{value} [{low}, {high}]", bold=found.separable, sources=sources)
+    return difference, Cell(p, sources=sources), Cell(f"{estimate.n:,}"), Cell(separable)
 
 
 def _format_points(fraction: float) -> str:
@@ -186,7 +189,10 @@ def build_published(name: str) -> Table:
 
 
 def _format_cell(column: Column, position: int) -> Cell:
-    return Cell(format_estimate(column.estimates[position]), bold=column.best() == position)
+    estimate = column.estimates[position]
+    hint = "" if estimate else suggest_command("robustness")
+    text = format_estimate(estimate)
+    return Cell(text, bold=column.best() == position, sources=list_sources(estimate), hint=hint)
 
 
 def format_estimate(estimate: Estimate | None) -> str:
