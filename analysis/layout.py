@@ -119,6 +119,9 @@ def wrap_label(text: str, room: float) -> list[str]:
 class Canvas:
     """A figure whose parts are placed in inches from its left and upper edges, a caption last.
 
+    The figure's label is its caption in one line, for whatever shows it apart; the text that is drawn has the gid
+    "caption".
+
     Args:
         width: of the figure.
         top: where the caption begins.
@@ -129,7 +132,8 @@ class Canvas:
         lines = textwrap.wrap(caption, int((width - 0.1) / CHARACTER), break_on_hyphens=False)
         self.width, self.height = width, top + len(lines) * LINE + 0.06
         self.figure = Figure(figsize=(self.width, self.height))
-        self.add_text("\n".join(lines), MARGIN, top, color=CAPTION, linespacing=1.2)
+        self.figure.set_label(caption)
+        self.add_text("\n".join(lines), MARGIN, top, color=CAPTION, linespacing=1.2, gid="caption")
 
     def add_text(self, text: str, left: float, top: float, **style: Any) -> None:
         """A text whose upper left corner is there."""

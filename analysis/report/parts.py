@@ -42,6 +42,21 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Sheet:
+    """Tables that share their files in tables/.
+
+    Args:
+        stem: of the files, unique in a report.
+        tables: as they are read.
+        numbers: what they say, and more, in long form: raw numbers, one a row.
+    """
+
+    stem: str
+    tables: tuple[Table, ...]
+    numbers: pd.DataFrame
+
+
+@dataclass(frozen=True)
 class Section:
     """One part of a report, in the order text, plots, pictures, tables.
 
