@@ -1,4 +1,4 @@
-"""Writes every figure of every group of comparable rows, in pages where there is too much for one."""
+"""Every figure of every group of comparable rows, in pages where there is too much for one."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from analysis.foreground_figures import draw_against_probe, draw_overlap
 from analysis.groups import Group, split_groups
 from analysis.heatmap import MODELS, PAIRS, ROWS, draw_heatmaps
 from analysis.layout import STYLE, wrap_items
+from analysis.report.parts import Plot
 from analysis.shape_bias import ShapeBias, list_shape_bias
 from analysis.shape_bias_figures import draw_against_accuracy, draw_bias
 from analysis.shape_bias_matrix import draw_consistency
@@ -28,7 +29,18 @@ from analysis.statistics import Robustness, summarise_robustness
 from analysis.subjects import Subject
 from pixmim_eval.results import write_atomic
 
-SUITES = ("robustness", "reconstruction")  # that have figures of groups
+TITLES = {
+    "robustness": "Accuracy on clean, corrupted and shifted images",
+    "robustness-curves": "Accuracy by severity of the corruption",
+    "robustness-heatmap": "Accuracy in every cell of corruption and severity",
+    "reconstruction-spectrum": "Error of reconstructions by spatial frequency",
+    "shape-bias": "Shape or texture, by category",
+    "shape-bias-accuracy": "Shape bias against accuracy",
+    "error-consistency": "How alike errors are",
+    "foreground-overlap": "What crops keep of the object",
+    "foreground-accuracy": "Accuracy against what the crop of pretraining kept",
+}
+"""First words of a figure's stem -> its title."""
 
 
 def write_figures(rows: pd.DataFrame, out: Path, *, columns: int = 2) -> list[Path]:
@@ -48,21 +60,42 @@ def write_figures(rows: pd.DataFrame, out: Path, *, columns: int = 2) -> list[Pa
     Returns:
         The files written.
     """
-    written = []
-    suites = [suite for suite in SUITES if suite in set(rows["suite"])]
-    found = [(group.suffix, draw_group(group, columns)) for suite in suites for group in split_groups(rows, suite)]
-    found += [(bias.suffix, draw_shape_bias(bias, columns)) for bias in list_shape_bias(rows)]
+    plots = [plot for suite in ("robustness", "reconstruction") for plot in plot_groups(rows, suite, columns)]
+    plots += [*plot_shape_bias(rows, columns), *plot_foreground(rows, columns)]
+    return [path for plot in plots for path in save_figure(plot.figure, out / "figures" / plot.stem)]
+
+
+def plot_groups(rows: pd.DataFrame, suite: str, columns: int) -> list[Plot]:
+    """The figures of each group of the suite robustness or reconstruction; none where it has no rows."""
+    groups = split_groups(rows, suite) if suite in set(rows["suite"]) else []
+    return [plot for group in groups for plot in _make_plots(draw_group(group, columns), group.suffix, columns)]
+
+
+def plot_shape_bias(rows: pd.DataFrame, columns: int) -> list[Plot]:
+    """The figures of each set of cue-conflict images, and of how alike observers are."""
+    sets = list_shape_bias(rows)
+    return [plot for bias in sets for plot in _make_plots(draw_shape_bias(bias, columns), bias.suffix, columns)]
+
+
+def plot_foreground(rows: pd.DataFrame, columns: int) -> list[Plot]:
+    """The figures of each data set of which overlaps were measured."""
+    plots: list[Plot] = []
     for kept in list_foreground(rows):
         probed = draw_against_probe(kept, rows, columns=columns)
         named = {"foreground-overlap": [draw_overlap(kept, columns=columns)]}
-        found.append((kept.suffix, named | ({"foreground-accuracy": [probed]} if probed else {})))
-    for suffix, named in found:
-        for name, figures in named.items():
-            for number, figure in enumerate(figures, start=1):
-                part = f"part-{number}" if len(figures) > 1 else ""
-                stem = "-".join(word for word in (name, suffix, part, "one-column" * (columns == 1)) if word)
-                written += save_figure(figure, out / "figures" / stem)
-    return written
+        plots += _make_plots(named | ({"foreground-accuracy": [probed]} if probed else {}), kept.suffix, columns)
+    return plots
+
+
+def _make_plots(named: dict[str, list[Figure]], suffix: str, columns: int) -> Iterator[Plot]:
+    """The pages of each figure, with the names of their files; `suffix` tells their group from others."""
+    for name, figures in named.items():
+        for number, figure in enumerate(figures, start=1):
+            part = f"part-{number}" if len(figures) > 1 else ""
+            stem = "-".join(word for word in (name, suffix, part, "one-column" * (columns == 1)) if word)
+            told = ", ".join(word for word in (suffix, part.replace("-", " ")) if word)
+            title = f"{TITLES[name]} ({told})" if told else TITLES[name]
+            yield Plot(stem, title, figure, str(figure.get_label()))
 
 
 def draw_group(group: Group, columns: int) -> dict[str, list[Figure]]:

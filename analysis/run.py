@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from pathlib import Path
 
 import pandas as pd
 
 from analysis.differences import attach_hits
-from analysis.epoch_curves import draw_epochs, plan_panels
-from analysis.epoch_differences import compare_epochs
-from analysis.epoch_tables import build_differences, build_values, tabulate_differences, tabulate_values
+from analysis.epoch_sheets import list_curve_sheets, plot_curves
 from analysis.epochs import EpochCurves, read_curves
 from analysis.figures import save_figure, write_figures
 from analysis.tables import write_table, write_tables
@@ -62,19 +59,11 @@ def write_curves(curves: EpochCurves, out: Path, condition: str | None = None, *
     Returns:
         The files written.
     """
-    words = ["curves", curves.suite, curves.metric, *(["by-radius"] if curves.over == "radius" else [])]
-    words += [condition] if condition not in (None, "clean") else []
-    stem = re.sub(r"[^A-Za-z0-9_.]+", "-", "-".join(words))
     written = []
-    pages = plan_panels(curves, columns)
-    for number, panels in enumerate(pages, start=1):
-        part = f"-part-{number}" if len(pages) > 1 else ""
-        name = f"{stem}{part}{'-one-column' * (columns == 1)}"
-        written += save_figure(draw_epochs(curves, panels, columns=columns), out / "figures" / name)
-    written += write_table(out / "tables" / stem, build_values(curves), tabulate_values(curves))
-    if differences := compare_epochs(curves):
-        table, numbers = build_differences(curves, differences), tabulate_differences(curves, differences)
-        written += write_table(out / "tables" / f"{stem}-differences", [table], numbers)
+    for plot in plot_curves(curves, condition, columns):
+        written += save_figure(plot.figure, out / "figures" / plot.stem)
+    for sheet in list_curve_sheets(curves, condition):
+        written += write_table(out / "tables" / sheet.stem, sheet.tables, sheet.numbers)
     return written
 
 

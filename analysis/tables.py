@@ -23,8 +23,9 @@ from analysis.differences import MAX_PAIRS, Comparison, Difference, compare_mode
 from analysis.foreground import list_foreground
 from analysis.foreground_table import build_choices, tabulate_overlaps
 from analysis.formats import Cell, Table, to_latex, to_markdown
-from analysis.groups import split_groups
+from analysis.groups import Group, split_groups
 from analysis.published import NAMES, read_published
+from analysis.report.parts import Sheet
 from analysis.scores import build_scores, list_scores, tabulate_scores
 from analysis.sources import list_sources, suggest_command
 from analysis.statistics import Robustness, summarise_robustness, tabulate
@@ -49,23 +50,43 @@ def write_tables(rows: pd.DataFrame, out: Path) -> list[Path]:
     Returns:
         The files written.
     """
-    written = []
+    sheets = [*list_robustness_sheets(rows), *list_foreground_sheets(rows)]
+    sheets += [*list_score_sheets(list_scores(rows)), *list_published_sheets()]
+    return [path for sheet in sheets for path in write_table(out / "tables" / sheet.stem, sheet.tables, sheet.numbers)]
+
+
+def list_robustness_sheets(rows: pd.DataFrame) -> list[Sheet]:
+    """The tables of each group of the suite robustness, and its paired differences where outcomes are known."""
+    sheets = []
     for group in split_groups(rows, "robustness") if "robustness" in set(rows["suite"]) else ():
         robustness = summarise_robustness(group)
         end = f"-{group.suffix}" if group.suffix else ""
-        written += write_table(out / "tables" / f"robustness{end}", build_robustness(robustness), tabulate(robustness))
+        tables = tuple(build_robustness(robustness))
+        sheets.append(Sheet(f"robustness{end}", tables, tabulate(robustness)))
         if comparisons := compare_models(robustness):
             numbers = tabulate_differences(robustness, comparisons)
             table = build_differences(robustness, comparisons)
-            written += write_table(out / "tables" / f"robustness-differences{end}", [table], numbers)
-    if overlaps := list_foreground(rows):
-        written += write_table(out / "tables" / "foreground", [build_choices(overlaps)], tabulate_overlaps(overlaps))
-    if scores := list_scores(rows):
-        tables = [table for suite, group in scores for table in build_scores(suite, group)]
-        written += write_table(out / "tables" / "scores", tables, tabulate_scores(scores))
+            sheets.append(Sheet(f"robustness-differences{end}", (table,), numbers))
+    return sheets
+
+
+def list_foreground_sheets(rows: pd.DataFrame) -> list[Sheet]:
+    """The table of overlaps; none where nothing of it was measured."""
+    overlaps = list_foreground(rows)
+    return [Sheet("foreground", (build_choices(overlaps),), tabulate_overlaps(overlaps))] if overlaps else []
+
+
+def list_score_sheets(scores: Sequence[tuple[str, Group]], stem: str = "scores") -> list[Sheet]:
+    """The tables of some groups, each with its suite; none of none."""
+    tables = tuple(table for suite, group in scores for table in build_scores(suite, group))
+    return [Sheet(stem, tables, tabulate_scores(scores))] if scores else []
+
+
+def list_published_sheets() -> list[Sheet]:
+    """The published tables as they are."""
     published = pd.concat([read_published(name).assign(table=name) for name in NAMES], ignore_index=True)
-    tables = [build_published(name) for name in NAMES]
-    return written + write_table(out / "tables" / "published", tables, published.drop(columns="printed"))
+    tables = tuple(build_published(name) for name in NAMES)
+    return [Sheet("published", tables, published.drop(columns="printed"))]
 
 
 def build_robustness(robustness: Robustness) -> list[Table]:
@@ -210,7 +231,7 @@ def _explain_bold(columns: Sequence[Column]) -> list[str]:
     return ["No model leads beyond its interval."]
 
 
-def write_table(stem: Path, tables: list[Table], numbers: pd.DataFrame) -> list[Path]:
+def write_table(stem: Path, tables: Sequence[Table], numbers: pd.DataFrame) -> list[Path]:
     """Writes tables as STEM.md and STEM.tex, and the numbers as STEM.csv."""
     formats: dict[str, Callable[[], str]] = {
         "md": lambda: "\n".join(to_markdown(table) for table in tables),
