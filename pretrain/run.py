@@ -8,13 +8,15 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from pixmim_eval.data import open_manifest
 from pixmim_eval.devices import resolve_precision
-from pixmim_eval.errors import InputError, NonFiniteLossError
+from pixmim_eval.errors import BadImageError, InputError, NonFiniteLossError
 from pixmim_eval.files import write_atomic
 from pixmim_eval.flags import add_flags, read_flags
 from pixmim_eval.training import TrainingSettings, build_fabric, scale_learning_rate, train
@@ -27,6 +29,7 @@ from pretrain.task import MaskedImageModeling, PretrainingTask
 FREE_FIELDS = {"save_every", "save_dtype", "draw_every", "state_minutes", "workers"}
 # After a loss that was not finite these may change too: the run would only meet it again.
 RESCUE_FIELDS = {"base_lr", "min_lr", "precision"}
+_PROBED_IMAGES = 16
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parse_options(arguments)
         recipe = fill_recipe(options)
         directory = Path(options.out or f"runs/pretrain/{options.recipe}")
+        if options.dry_run:
+            print(json.dumps(describe_run(recipe, options.data, options.device, options.on_bad_image), indent=1))
+            return 0
         pretrain(recipe, options.data, directory, device=options.device, on_bad_image=options.on_bad_image)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -60,6 +66,7 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", metavar="DIR", help="run folder (default runs/pretrain/RECIPE)")
     parser.add_argument("--on-bad-image", default="stop", choices=("stop", "skip"))
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--dry-run", action="store_true", help="check and print settings and data as JSON, and stop")
     add_flags(parser.add_argument_group("fields of the recipe"), Recipe)
     return parser.parse_args(arguments)
 
@@ -67,6 +74,46 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
 def fill_recipe(options: argparse.Namespace) -> Recipe:
     """The named recipe with the fields that the command line gives."""
     return dataclasses.replace(get_recipe(options.recipe), **read_flags(options, Recipe))
+
+
+def describe_run(recipe: Recipe, data: str, device: str = "auto", on_bad_image: str = "stop") -> dict[str, Any]:
+    """What a run would be, without its folder: for programs that plan several.
+
+    Returns:
+        "settings": as recipe.json will have them; "supervised": whether it learns from labels; "images"; "steps": of an
+        epoch; "short_side": the least and the greatest short side, in pixels, of a few images spread over the data.
+
+    Raises:
+        InputError: bad settings or data.
+    """
+    recipe, manifest = _prepare(recipe, data, device)
+    sides = []
+    for row in np.linspace(0, len(manifest) - 1, _PROBED_IMAGES).astype(int):
+        try:
+            sides.append(min(manifest.source.read([row])[0].shape[:2]))
+        except BadImageError:
+            if on_bad_image == "stop":
+                raise
+    return {
+        "settings": _list_settings(recipe, manifest, on_bad_image),
+        "supervised": recipe.method in SUPERVISED,
+        "images": len(manifest),
+        "steps": len(manifest) // recipe.batch_size,
+        "short_side": [min(sides, default=0), max(sides, default=0)],
+    }
+
+
+def _prepare(recipe: Recipe, data: str, device: str) -> tuple[Recipe, Manifest]:
+    """The recipe, checked, with the precision that it will have on record, and its images."""
+    check_recipe(recipe)
+    recipe = dataclasses.replace(recipe, precision=resolve_precision(device, recipe.precision))
+    return recipe, open_manifest(data, role="train", labelled=recipe.method in SUPERVISED)
+
+
+def _list_settings(recipe: Recipe, manifest: Manifest, on_bad_image: str) -> dict[str, Any]:
+    """What recipe.json holds."""
+    of_data = {"data": manifest.name, "data_digest": manifest.digest, "on_bad_image": on_bad_image}
+    return dataclasses.asdict(recipe) | of_data
 
 
 def pretrain(recipe: Recipe, data: str, directory: Path, *, device: str = "auto", on_bad_image: str = "stop") -> None:
@@ -83,15 +130,12 @@ def pretrain(recipe: Recipe, data: str, directory: Path, *, device: str = "auto"
         InputError: bad settings or data, or a folder that holds another run.
         NonFiniteLossError: see training.train.
     """
-    check_recipe(recipe)
-    recipe = dataclasses.replace(recipe, precision=resolve_precision(device, recipe.precision))  # goes on record
-    supervised = recipe.method in SUPERVISED
-    manifest = open_manifest(data, role="train", labelled=supervised)
+    recipe, manifest = _prepare(recipe, data, device)
     fabric = build_fabric(device, recipe.precision)
     if fabric.is_global_zero:
         claim_directory(directory, recipe, manifest, on_bad_image)
     fabric.barrier()
-    kind: type[PretrainingTask] = SupervisedLearning if supervised else MaskedImageModeling
+    kind: type[PretrainingTask] = SupervisedLearning if recipe.method in SUPERVISED else MaskedImageModeling
     task = kind(
         recipe,
         manifest,
@@ -131,8 +175,7 @@ def claim_directory(directory: Path, recipe: Recipe, manifest: Manifest, on_bad_
         InputError: the folder holds a run with other settings; the first differences are named.
     """
     path = directory / "recipe.json"
-    of_data = {"data": manifest.name, "data_digest": manifest.digest, "on_bad_image": on_bad_image}
-    settings = dataclasses.asdict(recipe) | of_data
+    settings = _list_settings(recipe, manifest, on_bad_image)
     for leftover in directory.glob(".*.tmp"):
         leftover.unlink()
     if path.exists() and (directory / "state.pt").exists():
