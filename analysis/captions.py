@@ -87,6 +87,11 @@ def format_interval(estimate: Estimate, sign: str = "") -> str:
     return f"{value} [{low}, {high}]"
 
 
+def format_probability(probability: float | None) -> str:
+    """A p-value with three digits, "< 0.001" below them; a dash where there is none."""
+    return "–" if probability is None else "< 0.001" if probability < 0.0005 else f"{probability:.3f}"
+
+
 def list_counts(counts: Iterable[int]) -> str:
     """ "1,024", or "100–1,280" where they differ."""
     known = {*counts}

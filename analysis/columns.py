@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -20,6 +21,20 @@ VARIANTS = ("cue-conflict", "sketch", "rendition", "hard", "imagenet-a", "imagen
 
 ROW_INTERVAL = "of the row"
 MEAN_INTERVAL = "mean of the parts' bounds"
+
+_HIGHER = r"(clean_)?top[15](_.+)?|category_accuracy|correct_fraction|ood_accuracy|(m|box_|mask_)?(iou|ap|acc)\w*|aacc"
+_HIGHER += r"|(observed|error)_consistency_people"
+_LOWER = r"(relative_)?mce_\w+|mean_error_\w+|ece(_\w+)?|loss|mse_\w+|error_power|accuracy_difference_people"
+
+
+def find_direction(metric: str) -> int:
+    """1 where more of a metric is better, -1 where less is, 0 where neither is (shape bias) or nothing is known.
+
+    Args:
+        metric: as in ResultRow; of a part, "iou/cat", the direction is the whole's.
+    """
+    whole = metric.partition("/")[0]
+    return 1 if re.fullmatch(_HIGHER, whole) else -1 if re.fullmatch(_LOWER, whole) else 0
 
 
 @dataclass(frozen=True)

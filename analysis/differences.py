@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from analysis.statistics import Robustness, describe_estimate, describe_subject
 from analysis.subjects import IDENTITY, Subject
 from pixmim_eval.errors import InputError
 from pixmim_eval.metrics.corruption_error import ALEXNET_ERRORS, name_mean_error
-from pixmim_eval.metrics.paired import mcnemar, paired_bootstrap
+from pixmim_eval.metrics.paired import mcnemar, paired_bootstrap, sign_flip
 from pixmim_eval.types import Estimate
 
 MAX_PAIRS = 12
@@ -90,6 +90,32 @@ def compare_hits(first: np.ndarray | None, second: np.ndarray | None) -> tuple[E
         return None
     one, other = first[both], second[both]
     return paired_bootstrap(other, one), mcnemar(other, one)
+
+
+def compare_means(
+    first: Sequence[np.ndarray | None], second: Sequence[np.ndarray | None]
+) -> tuple[Estimate, float] | None:
+    """second − first of the mean over some conditions of the same images, paired as compare_hits, and a sign-flip p.
+
+    Each image counts with how often each model was right on it.
+
+    Args:
+        first, second: of each condition, as compare_hits.
+
+    Returns:
+        None where the outcomes of a condition are unknown, are of other images, or share none.
+    """
+    known = [hits for hits in (*first, *second) if hits is not None]
+    if not first or len(known) < len(first) + len(second) or len({len(hits) for hits in known}) > 1:
+        return None
+    kept = np.all([hits >= 0 for hits in known], axis=0)
+    if not kept.any():
+        return None
+    sides = (known[: len(first)], known[len(first) :])
+    one, other = (np.sum([hits[kept] for hits in side], axis=0, dtype=np.int64) for side in sides)
+    # Only the difference counts. With the smaller count taken off both, equal differences are equal floats.
+    lead = (other - np.minimum(one, other)) / len(first), (one - np.minimum(one, other)) / len(first)
+    return paired_bootstrap(*lead), sign_flip(other - one)
 
 
 def list_pairs(subjects: tuple[Subject, ...]) -> list[tuple[int, int]]:
@@ -174,19 +200,11 @@ class _Outcomes:
     ) -> Difference:
         """The difference of means over corruptions, each at all five severities."""
         cells = [f"{corruption}/{severity}" for corruption in corruptions for severity in SEVERITIES]
-        found = [self._hits.get((position, cell, metric)) for position in pair for cell in cells]
-        known = [hits for hits in found if hits is not None]
-        missing = Difference(kind, name, metric, None, parts=len(corruptions))
-        if len(known) < len(found) or len({len(hits) for hits in known}) > 1:
-            return missing
-        kept = np.all([hits >= 0 for hits in known], axis=0)
-        if not kept.any():
-            return missing
-        sides = (known[: len(cells)], known[len(cells) :])
-        one, other = (np.sum([hits[kept] for hits in side], axis=0, dtype=np.int64) for side in sides)
-        # Only the difference counts. With the smaller count taken off both, equal differences are equal floats.
-        lead = (other - np.minimum(one, other)) / len(cells), (one - np.minimum(one, other)) / len(cells)
-        estimate = self._trace(pair, paired_bootstrap(*lead), cells, metric)
+        first, second = ([self._hits.get((position, cell, metric)) for cell in cells] for position in pair)
+        found = compare_means(first, second)
+        if found is None:
+            return Difference(kind, name, metric, None, parts=len(corruptions))
+        estimate = self._trace(pair, found[0], cells, metric)
         return Difference(kind, name, metric, estimate, parts=len(corruptions))
 
     def _trace(self, pair: tuple[int, int], found: Estimate, conditions: Iterable[str], metric: str) -> Estimate:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from analysis.captions import format_interval, format_value, name_metric
+from analysis.captions import format_interval, format_probability, format_value, name_metric
 from analysis.epoch_curves import describe_curves, name_axis
 from analysis.epoch_differences import EpochDifference
 from analysis.epochs import EpochCurves, EpochPanel, Point
@@ -77,7 +77,7 @@ def build_differences(curves: EpochCurves, differences: Sequence[EpochDifference
         cells += [Cell(text, sources=sources) for text, sources in zip(texts[-2:], sides, strict=True)]
         both = list_sources(found.base.estimate, found.other.estimate)
         cells += [Cell(format_interval(found.estimate, "+"), bold=found.separable, sources=both)]
-        cells += [Cell(_format_probability(value), sources=both) for value in (found.probability, found.adjusted)]
+        cells += [Cell(format_probability(value), sources=both) for value in (found.probability, found.adjusted)]
         body.append((*cells, Cell(f"{found.estimate.n:,}"), Cell("yes" if found.separable else "no")))
     head = ("models", curves.over, "base", "PixMIM", "difference [interval]", "p", "p (Holm)", "n", "separable")
     notes = [*describe_curves(curves, curves.panels), "Positive: PixMIM’s number is the larger."]
@@ -134,7 +134,3 @@ def _name_unit(curves: EpochCurves, difference: bool = False) -> str:
     if curves.unit != "fraction":
         return name_metric(curves.metric)
     return f"{name_metric(curves.metric)}, in points of per cent" if difference else f"{name_axis(curves)}"
-
-
-def _format_probability(probability: float | None) -> str:
-    return MISSING if probability is None else "< 0.001" if probability < 0.0005 else f"{probability:.3f}"

@@ -47,7 +47,7 @@ def name_subjects(rows: pd.DataFrame) -> tuple[tuple[Subject, ...], pd.Series]:
         The models, a baseline directly before its PixMIM version, and for each row the position of its model.
     """
     models = rows[IDENTITY].drop_duplicates().reset_index(drop=True)
-    labels = models["model"].map(_clean)
+    labels = models["model"].map(clean_name)
     details = {
         "epoch": models["epoch"].map(lambda epoch: "epoch unknown" if pd.isna(epoch) else f"epoch {epoch}"),
         "weights_digest": "weights " + models["weights_digest"].astype(str).str[:6],
@@ -90,7 +90,7 @@ def _pair_families(models: pd.DataFrame) -> list[int]:
     return families
 
 
-def _clean(name: str) -> str:
+def clean_name(name: str) -> str:
     """A name on one line."""
     return " ".join("".join(letter if letter.isprintable() else " " for letter in name).split())
 

@@ -9,6 +9,8 @@ from pixmim_eval.metrics.bootstrap import resample_sums
 from pixmim_eval.metrics.intervals import CONFIDENCE, check_pairs, paired_difference
 from pixmim_eval.types import Estimate
 
+_LEAST = 1e-12  # smaller p are lost in the rounding of a Fourier transform
+
 
 def paired_bootstrap(first: np.ndarray, second: np.ndarray, seed: int = 0, resamples: int = 10_000) -> Estimate:
     """By how much the mean of `first` exceeds that of `second`, with a percentile interval over resampled images.
@@ -71,6 +73,48 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
                 fix="Compare numbers between 0 and 1 by paired_bootstrap.",
             )
     return _double_tail(int((a > b).sum()), int((a < b).sum()))
+
+
+def sign_flip(differences: np.ndarray) -> float:
+    """How probable so large a sum of differences is where two models are equally good: the exact sign-flip test's p.
+
+    Under the hypothesis each image's difference is as likely to have the other sign, whatever its size. Of differences
+    of -1, 0 and 1 it is McNemar's exact test; it serves means over several answers to an image, too.
+
+    Args:
+        differences: int64 [N], each image's second - first, N of at least 1; in counts, so that it is exact.
+
+    Returns:
+        Two-sided p. Below 1e-12 it is given as 1e-12, which is above it.
+
+    Raises:
+        InputError: no images, or numbers that are not whole.
+
+    Source: Fisher, The Design of Experiments, 1935, section 21. The distribution of the sum is the Fourier transform of
+        its characteristic function, the product of cos(difference × t).
+    """
+    array = np.asarray(differences)
+    if array.ndim != 1 or array.size == 0 or not np.issubdtype(array.dtype, np.integer):
+        raise InputError(
+            "differences",
+            expected="[N] whole numbers, N of at least 1",
+            found=f"{array.dtype} {list(array.shape)}",
+            where="sign_flip",
+            fix="Count answers instead of averaging them.",
+        )
+    sizes, counts = np.unique(np.abs(array.astype(np.int64)), return_counts=True)
+    deviation, most = float(np.sqrt(sizes**2 @ counts)), int(sizes @ counts)
+    if most == 0:
+        return 1.0
+    # 8 deviations away p is below 3e-14 (Hoeffding), and 9 further out nothing is left that could fold back.
+    total = min(abs(int(array.sum())), int(8 * deviation))
+    length = 1 << int(2 * min(most, total + 9 * deviation) + 1).bit_length()
+    angles = 2 * np.pi / length * np.arange(length // 2 + 1)
+    characteristic = np.ones_like(angles)
+    for size, count in zip(sizes.tolist(), counts.tolist(), strict=True):
+        characteristic *= np.cos(size * angles) ** count
+    mass = np.fft.irfft(characteristic, length)
+    return float(np.clip(2 * mass[total : length // 2].sum() if total else 1.0, _LEAST, 1.0))
 
 
 def _double_tail(wins: int, losses: int) -> float:

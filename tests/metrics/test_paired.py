@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -8,7 +9,7 @@ from scipy import stats
 
 from pixmim_eval.errors import InputError
 from pixmim_eval.metrics.intervals import paired_difference
-from pixmim_eval.metrics.paired import mcnemar, paired_bootstrap
+from pixmim_eval.metrics.paired import mcnemar, paired_bootstrap, sign_flip
 
 
 def answers(both: int, first: int, second: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
@@ -98,3 +99,31 @@ def test_answers_that_cannot_be_compared_are_named() -> None:
         paired_bootstrap(np.zeros(3), np.zeros(2))
     with pytest.raises(InputError, match="found 0"):
         paired_bootstrap(np.zeros(3), np.zeros(3), resamples=0)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_flipped_signs_are_all_tried(seed: int) -> None:
+    differences = np.random.default_rng(seed).integers(-75, 76, size=(3, 7, 12)[seed % 3])
+    sums = [abs(int(np.dot(signs, differences))) for signs in itertools.product((-1, 1), repeat=len(differences))]
+    expected = np.mean(np.array(sums) >= abs(int(differences.sum())))
+    assert sign_flip(differences) == pytest.approx(expected)
+    assert sign_flip(-differences) == sign_flip(differences)
+
+
+@pytest.mark.parametrize("counts", [(50, 12, 5, 33), (1, 3, 0, 1), (900, 2600, 2500, 0), (400, 520, 430, 650)])
+def test_flipping_signs_of_single_answers_is_mcnemars_test(counts: tuple[int, int, int, int]) -> None:
+    first, second = answers(*counts)
+    assert sign_flip(first.astype(int) - second) == pytest.approx(mcnemar(first, second))
+
+
+def test_flipping_signs_of_many_images_agrees_with_the_normal_approximation() -> None:
+    differences = np.random.default_rng(3).integers(-75, 77, 20_000)
+    z = differences.sum() / math.sqrt(float((differences**2).sum()))
+    assert sign_flip(differences) == pytest.approx(2 * stats.norm.sf(abs(z)), rel=0.01)
+
+
+def test_flipped_signs_know_nothing_of_no_difference_and_no_p_below_their_precision() -> None:
+    assert sign_flip(np.zeros(9, int)) == 1
+    assert sign_flip(np.ones(5000, int)) == 1e-12
+    with pytest.raises(InputError, match="whole numbers"):
+        sign_flip(np.array([0.5, 0.25]))
