@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-LATEX = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        **{character: f"\\{character}" for character in "&%$#_{}"},
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "±": r"$\pm$",
-        "−": r"$-$",
-        "<": r"$<$",
-        ">": r"$>$",
-        "–": "--",
-        "“": "``",
-        "”": "''",
-        "’": "'",
-    }
-)
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "\0": "{}",
+    "`": r"\textasciigrave{}",
+    "'": r"\textquotesingle{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "|": "$|$",
+    "±": r"$\pm$",
+    "−": r"$-$",
+    "<": r"$<$",
+    ">": r"$>$",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "×": r"$\times$",
+    "·": r"$\cdot$",
+    "→": r"$\rightarrow$",
+    "κ": r"$\kappa$",
+    "χ": r"$\chi$",
+    "…": r"\ldots{}",
+    "–": "--",
+    "—": "---",
+    "“": "``",
+    "”": "''",
+    "‘": "`",
+    "’": "'",
+}
 MARKDOWN = str.maketrans({character: f"\\{character}" for character in "\\|*_`<[]$&~#"})
 
 
@@ -98,8 +111,14 @@ def to_latex(table: Table) -> str:
 
 
 def escape_latex(text: str) -> str:
-    """Text that LaTeX prints as it stands."""
-    return " ".join(text.split()).translate(LATEX)
+    """Text that pdfLaTeX prints as it stands; a letter that its fonts lack is named by its number, [U+05D0]."""
+    apart = re.sub(r"(?<=-)(?=-)|(?<=,)(?=,)", "\0", " ".join(text.split()).replace("\0", ""))  # TeX would join them
+    return "".join(_LATEX.get(letter) or _name_letter(letter) for letter in apart)
+
+
+def _name_letter(letter: str) -> str:
+    has_glyph = " " <= letter <= "~" or ("À" <= letter <= "ÿ" and letter not in "ÐÞðþ÷")
+    return letter if has_glyph else f"[U+{ord(letter):04X}]"
 
 
 def _escape_markdown(text: str) -> str:
