@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from pixmim_eval.errors import InputError
-from pixmim_eval.metrics.bootstrap import resample_totals
-from pixmim_eval.metrics.intervals import CONFIDENCE
+from pixmim_eval.metrics.intervals import CONFIDENCE, mean_interval, t_quantile
 from pixmim_eval.types import Estimate
-
-RESAMPLES = 1000
-_DRAWS_AT_ONCE = 100  # resamples whose totals are in memory at a time
 
 
 @dataclass(frozen=True)
@@ -68,41 +65,36 @@ def tally(confusion: np.ndarray) -> np.ndarray:
     return np.stack((np.diagonal(confusion), confusion.sum(axis=1), confusion.sum(axis=0)))
 
 
-def score_segmentation(tallies: np.ndarray, seed: int = 0, resamples: int = RESAMPLES) -> SegmentationScores:
-    """The scores of N images, with percentile intervals over resampled images.
+def score_segmentation(tallies: np.ndarray) -> SegmentationScores:
+    """The scores of N images, with intervals over images.
 
-    Pixels of all images are counted together before any ratio is taken. Resampled sets are scored by the same
-    definitions: a class that does not occur in one of them is left out of its mean.
+    Pixels of all images are counted together before any ratio is taken. An interval is for what the number would be on
+    average over sets of as many images. It is Student's on the log-odds, with the standard error of the jackknife: how
+    much the number changes when one image, and with it perhaps the last of a class, is left out. For a single class,
+    the degrees of freedom are those of the images that have it; one image tells nothing of others. Where no image
+    changes anything, see intervals.mean_interval.
 
     Args:
         tallies: int64 [N, 3, K] of the images, see `tally`.
-        seed: of the resampling.
-        resamples: sets of images, at least 1.
 
     Raises:
-        InputError: no images, no labelled pixel, or no resamples.
+        InputError: no images, or no labelled pixel.
 
     Source: mmsegmentation, mIoU, mAcc and aAcc of its evaluation: a class that is answered but never true has an
-        intersection over union of 0, which counts; its accuracy is not defined.
+        intersection over union of 0, which counts; its accuracy is not defined. Efron and Tibshirani, An Introduction
+        to the Bootstrap, 1993, equation 11.5 (jackknife).
+    Differs: not the percentiles of resampled sets of images, which lack a third of the classes that one image has, and
+        hold the number in 85 % to 91 % of cases where there are many such classes (a test measures it).
     """
-    _check(tallies, resamples)
-    count, _, classes = tallies.shape
-    means, parts = _score(tallies.sum(axis=0, dtype=np.float64)[None])
-    random = np.random.default_rng(seed)
-    drawn_means, drawn_parts = [], []
-    for start in range(0, resamples, _DRAWS_AT_ONCE):
-        draws = min(_DRAWS_AT_ONCE, resamples - start)
-        totals = resample_totals(tallies.reshape(count, -1), draws, random).reshape(draws, 3, classes)
-        some_means, some_parts = _score(totals)
-        drawn_means.append(some_means)
-        drawn_parts.append(some_parts)
-    middle = np.concatenate(drawn_means)
-    miou, macc, aacc = (_estimate(means[0, place], middle[:, place], count) for place in range(3))
+    _check(tallies)
+    totals, count = tallies.sum(axis=0, dtype=np.float64), len(tallies)
+    means, parts = _score(totals[None])
+    means_without, parts_without = _score(totals - tallies)
+    miou, macc, aacc = (_estimate(means[0, place], means_without[:, place], count) for place in range(3))
     seen = (tallies[:, 1] > 0).sum(axis=0)
-    every = np.concatenate(drawn_parts)
     iou, accuracy = (
         {
-            label: _estimate(parts[0, kind, label], every[:, kind, label], int(seen[label]))
+            label: _estimate(parts[0, kind, label], parts_without[:, kind, label], int(seen[label]))
             for label in np.flatnonzero(np.isfinite(parts[0, kind])).tolist()
         }
         for kind in range(2)
@@ -121,27 +113,28 @@ def _score(totals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.column_stack((means, aacc)), parts
 
 
-def _estimate(value: float, drawn: np.ndarray, n: int) -> Estimate:
-    """A percentile interval of the resamples in which the number is defined; one image tells nothing of others."""
-    if n < 2:
+def _estimate(value: float, without: np.ndarray, n: int) -> Estimate:
+    """A share with its interval, from what it is without each of the images."""
+    if n < 2 or not np.isfinite(without).all():  # the one image that has something labelled
         return Estimate(float(value), 0.0, 1.0, n)
-    known = drawn[np.isfinite(drawn)]
-    low, high = np.quantile(known, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]) if len(known) else (0.0, 1.0)
-    return Estimate(float(value), min(float(low), float(value)), max(float(high), float(value)), n)
+    error = math.sqrt((len(without) - 1) * without.var())
+    if error < 1e-12:
+        return mean_interval(np.full(n, value))
+    centre, half = math.log(value / (1 - value)), t_quantile(CONFIDENCE, n - 1) * error / (value * (1 - value))
+    low, high = (0.5 + 0.5 * math.tanh((centre + side) / 2) for side in (-half, half))
+    return Estimate(float(value), low, high, n)
 
 
-def _check(tallies: np.ndarray, resamples: int) -> None:
+def _check(tallies: np.ndarray) -> None:
     found = ""
     if tallies.ndim != 3 or tallies.shape[1] != 3 or not tallies.size:
         found = f"shape {list(tallies.shape)}"
     elif not tallies[:, 1].any():
         found = "no labelled pixel"
-    elif resamples < 1:
-        found = f"{resamples} resamples"
     if found:
         raise InputError(
             "segmented images",
-            expected="tallies [N, 3, K] of at least one image with a labelled pixel, and at least one resample",
+            expected="tallies [N, 3, K] of at least one image with a labelled pixel",
             found=found,
             where="score_segmentation",
             fix="Check the masks: their values must be classes of the data set.",

@@ -35,7 +35,7 @@ def write_class_table(rows: Sequence[ResultRow], path: Path) -> Path:
         lines.append([name.replace("|", "\\|"), str(images[name]), *cells])
     text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     notes = (
-        "Per cent [95 % interval over resampled images]; `images` have the class in their mask, and one alone tells "
+        "Per cent [95 % interval over images]; `images` have the class in their mask, and one alone tells "
         "nothing of others. A class that is answered and never true has an IoU of 0 and no accuracy."
     )
     write_atomic(path, f"# Classes of {rows[0].dataset}\n\n{text}\n\n{notes}\n".encode())

@@ -106,7 +106,7 @@ class Segmentation(EvaluationSuite):
     of the mask, and counted pixel by pixel.
 
     Metrics: "miou", "macc" and "aacc" (see metrics.segmentation), and "iou/CLASS" and "accuracy/CLASS" of every class
-    that occurs. Intervals are over resampled images. `skipped` counts images that have no usable mask as well.
+    that occurs, all with intervals over images. `skipped` counts images that have no usable mask as well.
     """
 
     name = "segmentation"
@@ -163,7 +163,7 @@ class Segmentation(EvaluationSuite):
         )
         entry = load_entry(work)
         present = entry.table["present"]
-        scores = score_segmentation(entry.arrays["tally"][present], seed=config.seed)
+        scores = score_segmentation(entry.arrays["tally"][present])
         estimates = {"miou": scores.miou, "macc": scores.macc, "aacc": scores.aacc}
         estimates |= {f"iou/{val.classes[label]}": estimate for label, estimate in scores.iou.items()}
         estimates |= {f"accuracy/{val.classes[label]}": estimate for label, estimate in scores.accuracy.items()}
