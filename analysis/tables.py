@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -33,7 +32,33 @@ from pixmim_eval.results import write_atomic
 from pixmim_eval.types import Estimate
 
 MISSING = "–"
-TITLES = {"robustness": "Published robustness", "main_results": "Published main results"}
+TITLES = {
+    "main_results": "Published main results",
+    "robustness": "Published robustness",
+    "shape_bias": "Published shape bias",
+    "foreground_overlap": "Published foreground overlap, and independent measurements of it",
+    "ablations": "Published ablations",
+}
+PUBLISHED_COLUMNS = {  # of read_published -> for readers
+    "ablation": "ablation",
+    "setting": "setting",
+    "method": "method",
+    "backbone": "backbone",
+    "epochs": "epochs",
+    "dataset": "data set",
+    "metric": "metric",
+    "printed": "value",
+    "confidence": "confidence",
+    "source": "source",
+}
+_RELEASES = "Per cent, AP or mIoU points, as printed in code releases; the papers’ digits may differ by tenths."
+PUBLISHED_NOTES = {
+    "main_results": (_RELEASES,),
+    "robustness": (_RELEASES,),
+    "shape_bias": ("Per cent of shape decisions among those for shape or texture.",),
+    "foreground_overlap": ("Per cent of the object that a crop keeps; method: the crop.",),
+    "ablations": (_RELEASES, "A gain is in points; a direction says which way the number moves."),
+}
 
 
 def write_tables(rows: pd.DataFrame, out: Path) -> list[Path]:
@@ -193,20 +218,20 @@ def build_published(name: str) -> Table:
     """The published numbers, one a row, with their source and how sure they are."""
     published = read_published(name)
     notes = [note for note in dict.fromkeys(published["note"]) if note]
+    texts = published.astype("object").where(published.notna(), "").astype(str)
+    shown = [column for column in PUBLISHED_COLUMNS if column in texts and texts[column].any()]
     body = []
-    rows: Any = published.itertuples()
-    for row in rows:
-        epochs = MISSING if pd.isna(row.epochs) else str(row.epochs)
-        note = f"({notes.index(row.note) + 1})" if row.note else ""
-        texts = (row.method, row.backbone or MISSING, epochs, row.dataset, row.metric, row.printed)
-        body.append(tuple(Cell(str(text)) for text in (*texts, row.confidence, row.source, note)))
+    for row in texts.to_dict("records"):
+        note = f"({notes.index(row['note']) + 1})" if row["note"] else ""
+        body.append(tuple(Cell(text) for text in (*(row[column] or MISSING for column in shown), note)))
     legend = (
-        "Per cent, AP or mIoU points, as printed in code releases; the papers’ digits may differ by tenths.",
+        *PUBLISHED_NOTES[name],
         "exact: read in, or computed from, the named file; secondary: quoted by somebody else, or inferred.",
         *(f"({number}) {note}" for number, note in enumerate(notes, start=1)),
     )
-    head = ("method", "backbone", "epochs", "data set", "metric", "value", "confidence", "source", "note")
-    return Table(TITLES[name], head, tuple(body), "lllllrlll", legend, long=True)
+    head = (*(PUBLISHED_COLUMNS[column] for column in shown), "note")
+    sides = "".join("r" if column == "printed" else "l" for column in (*shown, "note"))
+    return Table(TITLES[name], head, tuple(body), sides, legend, long=True)
 
 
 def _format_cell(column: Column, position: int) -> Cell:
