@@ -21,6 +21,8 @@ from analysis.layout import (
     INK,
     LINE,
     MARGIN,
+    ON_DARK,
+    ON_LIGHT,
     PAGE_WIDTHS,
     RIGHT,
     STYLE,
@@ -161,7 +163,7 @@ def _draw_map(
     for x, row, width, height, found in boxes:
         y = top + row
         fill = _colour(found, scale, colours)
-        ink = "white" if _luminance(fill) < 0.5 else INK
+        ink = ON_DARK if _luminance(fill) < 0.5 else ON_LIGHT
         corners.append([(x, y), (x + width, y), (x + width, y + height), (x, y + height)])
         fills.append(fill)
         text = "–" if found.value is None else one.format(found.value, digits)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
@@ -24,6 +24,8 @@ from pixmim_eval.types import Estimate
 HUES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#666666", "#F0E442")
 MARKERS = ("o", "^", "D", "v", "P", "X", "<", ">")
 INK, FAINT, CAPTION, GRID = "#222222", "#8a8a8a", "#444444", "#e4e4e4"
+ON_LIGHT, ON_DARK = "#202020", "#fdfdfd"  # what stands in coloured cells, which are the same on a dark page
+CAPTION_MARK = "caption"  # gid of the text under a figure, which a page writes itself
 SMALL = 7.0  # points: nothing is set smaller
 STYLE: dict[Any, Any] = {
     "font.size": SMALL,
@@ -56,7 +58,7 @@ Item = TypeVar("Item")
 class Look:
     """How one model is drawn everywhere: a PixMIM version is its baseline's hue, darker, hatched and dashed."""
 
-    colour: str | tuple[float, float, float]
+    colour: str
     hatch: str
     marker: str
     line: Literal["-"] | tuple[float, tuple[float, ...]]
@@ -70,12 +72,22 @@ def choose_looks(subjects: tuple[Subject, ...]) -> list[Look]:
         place = families.index(subject.family)
         paired = sum(other.family == subject.family for other in subjects) > 1
         if paired and subject.is_pixmim:
-            hue, lightness, saturation = colorsys.rgb_to_hls(*to_rgb(HUES[place]))
-            darker = colorsys.hls_to_rgb(hue, 0.6 * lightness, saturation)
-            looks.append(Look(darker, "////", "s", (0, (3, 1.2))))
+            looks.append(Look(darken(HUES[place]), "////", "s", (0, (3, 1.2))))
         else:
             looks.append(Look(HUES[place], "", MARKERS[place], "-"))
     return looks
+
+
+def darken(hue: str) -> str:
+    """A PixMIM version's colour beside its baseline's."""
+    tone, lightness, saturation = colorsys.rgb_to_hls(*to_rgb(hue))
+    return to_hex(colorsys.hls_to_rgb(tone, 0.6 * lightness, saturation))
+
+
+def lighten(hue: str) -> str:
+    """The same on a dark page, on which a darker one would be lost."""
+    tone, lightness, saturation = colorsys.rgb_to_hls(*to_rgb(hue))
+    return to_hex(colorsys.hls_to_rgb(tone, lightness + 0.5 * (1 - lightness), saturation))
 
 
 def choose_limit(estimates: Iterable[Estimate | None]) -> float:
@@ -191,6 +203,12 @@ class Legend:
         self.columns = max(1, min(int(width / longest), entries))
         rows = math.ceil(entries / self.columns)
         self.height = (rows + sum(label.count("\n") for label in self.labels)) * LINE
+
+
+def read_caption(figure: Figure) -> str:
+    """The text under a figure of a Canvas, on one line; "" where there is none."""
+    found = (text.get_text() for text in figure.texts if text.get_gid() == CAPTION_MARK)
+    return " ".join(next(found, "").split())
 
 
 def draw_chance() -> Line2D:

@@ -18,6 +18,8 @@ from analysis.layout import (
     INK,
     LINE,
     MARGIN,
+    ON_DARK,
+    ON_LIGHT,
     PAGE_WIDTHS,
     RIGHT,
     STYLE,
@@ -126,7 +128,7 @@ def _draw_row(
             light = sum(weight * level for weight, level in zip((0.299, 0.587, 0.114), fill, strict=False)) >= 0.5
             text = f"{estimate.value:.2f}".replace("-0.", "−.").removeprefix("0")
             middle = (start + end) / 2, sum(span) / 2
-            axes.text(*middle, text, ha="center", va="center_baseline", color=INK if light else "white")
+            axes.text(*middle, text, ha="center", va="center_baseline", color=ON_LIGHT if light else ON_DARK)
 
 
 def _add_bar(canvas: Canvas, scale: Normalize, left: float, top: float) -> None:
