@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import os
@@ -19,6 +18,7 @@ import pyarrow.parquet
 from PIL import Image
 
 from pixmim_eval.data.boxes.images import read_size
+from pixmim_eval.data.mask_classes import IGNORED, MaskClasses, number_classes, read_classes
 from pixmim_eval.data.problems import Problem, summarise_problems
 from pixmim_eval.data.shapes16 import SHAPES, Shapes16Source, render
 from pixmim_eval.data.sources import open_manifest
@@ -30,9 +30,6 @@ from pixmim_eval.errors import InputError
 from pixmim_eval.files import cache_dir, replace_atomically
 from pixmim_eval.progress import progress
 from pixmim_eval.types import Manifest
-
-IGNORED = 255
-"""Label of a pixel that belongs to no class: it is neither trained on nor scored."""
 
 _MASK_FOLDERS = ("annotations", "semantic_masks", "masks", "labels")  # beside images/
 _MODES = ("1", "L", "P", "I", "I;16")
@@ -76,7 +73,7 @@ class MaskFiles:
 
     Args:
         files: N paths.
-        lookup: uint8 [V], label of each value of a mask; values from V on are ignored.
+        lookup: uint8 [V], label of each value of a mask; values from V on have the last one.
     """
 
     files: list[Path]
@@ -91,7 +88,7 @@ class MaskFiles:
             values = _decode_mask(file.read_bytes())
         except (OSError, ValueError, SyntaxError) as error:
             raise bad_image(str(error), str(file)) from error
-        return np.where(values < len(self.lookup), self.lookup[np.minimum(values, len(self.lookup) - 1)], IGNORED)
+        return self.lookup.take(values, mode="clip")
 
 
 @dataclass(frozen=True)
@@ -125,10 +122,10 @@ def open_segmentation(path: str) -> SegmentationSet:
         path: a folder of images (…/images/validation) or of their masks (…/annotations/validation, or semantic_masks,
             masks, labels in place of annotations), or builtin:shapes16[:VARIANT][@SIZE] (background and 16 shapes).
 
-    A mask has the name of its image and one number a pixel. The classes stand beside images/, in ADE20K's
-    objectInfo150.txt (values 1 to 150) or in classes.csv (columns value,name); without such a file they are the values
-    from 1 to 254 that occur in any folder of masks beside this one. Other values are ignored: 0 and 255 as usual, any
-    more are counted. All masks are read once; what they hold is kept in the cache.
+    A mask has the name of its image and one number a pixel. A file beside images/ or at the top of the folder of masks
+    names the classes (see mask_classes.read_classes); without one they are the values from 1 to 254 that occur in any
+    folder of masks beside this one. Other values are ignored: 0 and 255 as usual, any more are counted. All masks are
+    read once; what they hold is kept in the cache.
 
     Counted and listed: images without a mask, masks without an image, unreadable, of another size than their image or
     without a pixel of any class (all dropped); values outside the classes; classes without a pixel.
@@ -150,7 +147,8 @@ def open_segmentation(path: str) -> SegmentationSet:
             where=str(masks),
             fix="Leave one mask of each image in the folder.",
         )
-    classes = _read_classes(images, masks)
+    root = next(parent for parent in images.parents if parent in masks.parents)  # holds images/ and the masks' folder
+    classes = _find_classes(root, masks)
     problems: list[Problem] = []
     files = _pair_files(images, records, classes, problems)
     if not files:
@@ -164,18 +162,17 @@ def open_segmentation(path: str) -> SegmentationSet:
     chosen = [records[Path(file).stem] for file in files]
     present = set().union(*(record.values for record in chosen))
     problems += [
-        Problem("empty class", name, f"value {value}") for value, name in classes.items() if value not in present
+        Problem("empty class", name, f"value {value}") for value, name in classes.names.items() if value not in present
     ]
     lengths = np.array([(images / file).stat().st_size for file in files], dtype=np.int64)
-    root = _find_root(images, masks)
     name = "-".join((root.name, *images.relative_to(root).parts[1:]))
     manifest = assemble(name, str(images), FolderSource(images, np.array(files, dtype=str)), None, lengths)
-    lookup = np.full(max(classes) + 1, IGNORED, dtype=np.uint8)
-    lookup[list(classes)] = np.arange(len(classes))
-    digest = hashlib.blake2b(repr((manifest.digest, list(classes.items()))).encode(), digest_size=8)
+    lookup = np.full(max(classes.names) + 2, IGNORED, dtype=np.uint8)
+    lookup[list(classes.names)] = np.arange(len(classes.names))
+    digest = hashlib.blake2b(repr((manifest.digest, list(classes.names.items()))).encode(), digest_size=8)
     digest.update("".join(record.digest for record in chosen).encode())
     labels = MaskFiles([masks / f"{record.stem}{record.suffix}" for record in chosen], lookup)
-    return SegmentationSet(name, digest.hexdigest(), manifest, tuple(classes.values()), labels, tuple(problems))
+    return SegmentationSet(name, digest.hexdigest(), manifest, tuple(classes.names.values()), labels, tuple(problems))
 
 
 def _open_builtin(path: str) -> SegmentationSet:
@@ -204,13 +201,8 @@ def _find_folders(path: Path) -> tuple[Path, Path]:
     )
 
 
-def _find_root(images: Path, masks: Path) -> Path:
-    """The folder that holds images/ and the folder of masks."""
-    return next(parent for parent in images.parents if parent in masks.parents)
-
-
 def _pair_files(
-    images: Path, records: dict[str, _MaskRecord], classes: dict[int, str], problems: list[Problem]
+    images: Path, records: dict[str, _MaskRecord], classes: MaskClasses, problems: list[Problem]
 ) -> list[str]:
     """File names of the images that have a mask of their size with pixels of the classes, sorted."""
     names = sorted(entry.name for entry in os.scandir(images) if entry.name.lower().endswith(IMAGE_SUFFIXES))
@@ -227,11 +219,12 @@ def _pair_files(
             detail = f"{record.width} x {record.height}, the image {size[1]} x {size[0]}"
             problems.append(Problem("mask size", name, detail))
         else:
-            strange = {v: n for v, n in zip(record.values, record.counts, strict=True) if v not in (0, 255, *classes)}
+            known = classes.names.keys() | classes.ignored
+            strange = {v: n for v, n in zip(record.values, record.counts, strict=True) if v not in known}
             if strange:
                 values = ", ".join(map(str, list(strange)[:3]))
                 problems.append(Problem("mask value", name, f"{sum(strange.values())} pixels of value {values}"))
-            if set(record.values) & set(classes):
+            if classes.names.keys() & set(record.values):
                 files.append(name)
             else:
                 problems.append(Problem("no label", name, ""))
@@ -240,34 +233,13 @@ def _pair_files(
     return files
 
 
-def _read_classes(images: Path, masks: Path) -> dict[int, str]:
-    """Names of the classes by their value in masks, sorted by value."""
-    root = _find_root(images, masks)
-    if (root / "objectInfo150.txt").is_file():
-        lines = (root / "objectInfo150.txt").read_text(encoding="utf-8").splitlines()
-        rows = [(line.split("\t")[0].strip(), line.split("\t")[-1].strip()) for line in lines[1:] if line.strip()]
-        return _check_values(rows, root / "objectInfo150.txt")
-    if (root / "classes.csv").is_file():
-        with (root / "classes.csv").open(newline="", encoding="utf-8") as file:
-            table = [(row.get("value") or "", row.get("name") or "") for row in csv.DictReader(file)]
-        return _check_values(table, root / "classes.csv")
+def _find_classes(root: Path, masks: Path) -> MaskClasses:
+    """The classes that a file names; without one, the values that occur in any folder of masks beside this one."""
+    named = read_classes((root, root / masks.relative_to(root).parts[0]))
+    if named is not None:
+        return named
     folders = sorted(entry for entry in masks.parent.iterdir() if entry.is_dir()) if masks.parent != root else [masks]
-    values = {value for folder in folders for record in _scan_masks(folder) for value in record.values}
-    return {value: f"value-{value}" for value in sorted(values) if 0 < value < 255}
-
-
-def _check_values(rows: list[tuple[str, str]], file: Path) -> dict[int, str]:
-    classes = {int(value): name for value, name in rows if value.isascii() and value.isdecimal() and name}
-    names = set(classes.values())
-    if not rows or min(len(classes), len(names)) < len(rows) or len(rows) > IGNORED or max(classes) >= 1 << 16:
-        raise InputError(
-            "classes of masks",
-            expected="up to 255 rows of a value (below 65536) and a name, each once",
-            found=f"{len(rows)} rows, {len(classes)} values, {len(names)} names",
-            where=str(file),
-            fix="Write classes.csv: `value,name`, then a row for each class, e.g. `1,wall`.",
-        )
-    return dict(sorted(classes.items()))
+    return number_classes({value for folder in folders for record in _scan_masks(folder) for value in record.values})
 
 
 def _scan_masks(folder: Path) -> list[_MaskRecord]:
@@ -307,11 +279,11 @@ def _scan_mask(file: Path) -> _MaskRecord:
 
 
 def _decode_mask(data: bytes) -> np.ndarray:
-    """Values of a mask as its file has them, int64 [H, W]; of a palette image, the indices."""
+    """Values of a mask as its file has them, integers [H, W] of at least 0; of a palette image, the indices."""
     with Image.open(io.BytesIO(data)) as image:
         if image.mode not in _MODES:
             raise ValueError(f"a mask of mode {image.mode}, which has more than one number a pixel")
-        values = np.asarray(image).astype(np.int64)
+        values = np.array(image, dtype=np.uint8 if image.mode == "1" else None)
     if values.min(initial=0) < 0:
         raise ValueError("negative values")
     return values

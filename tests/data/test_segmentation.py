@@ -123,12 +123,61 @@ def test_none_left_is_an_error_that_says_why(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "table",
-    ["", "value,name\n", "value,name\n1,a\n1,b\n", "value,name\n1,a\n2,a\n", "name\na\n", "value,name\n99999999,a\n"],
+    [
+        "",
+        "value,name\n",
+        "value,name\n1,a\n1,b\n",
+        "value,name\n1,a\n2,a\n",
+        "name\na\n",
+        "value,name\n99999999,a\n",
+        "value,name\n1,void\n",
+        "value,name\n1,\udcff\n",
+    ],
 )
 def test_class_files_that_are_not_clear_are_errors(table: str, tmp_path: Path) -> None:
     root = write_set(tmp_path, {"a": mask(0)})
-    write(root / "classes.csv", table.encode())
+    write(root / "classes.csv", table.encode(errors="surrogateescape"))
     with pytest.raises(InputError, match="classes of masks"):
+        open_segmentation(str(root / "annotations/validation"))
+
+
+YAML = """
+train: {images: ../images/train, masks: masks/train}
+classes:
+  0: unlabeled
+  2: tree
+  5: no
+  7: Void
+  9: sea
+  10: lake
+ignore_classes: [9]
+"""
+
+
+@pytest.mark.parametrize("place", ["", "annotations"])
+def test_yaml_names_classes_and_what_is_none(place: str, tmp_path: Path) -> None:
+    values = mask(0, (0, 2, 5, 7, 9, 11, 255))
+    root = write_set(tmp_path, {"a": values})
+    write(root / place / "classes.yaml", YAML.encode())
+    found = open_segmentation(str(root / "annotations/validation"))
+    assert found.classes == ("tree", "no", "lake")
+    wanted = np.select([values == 2, values == 5], [0, 1], IGNORED)
+    assert np.array_equal(found.labels.read([0])[0], wanted)
+    strange = f"{(values == 11).sum()} pixels of value 11"  # 7 and 9 are said to be no class
+    assert [(problem.kind, problem.detail) for problem in found.problems] == [
+        ("mask value", strange),
+        ("empty class", "value 10"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "a: [", "- 1", "classes: [a, b]", "classes: {1: a, 1: b}", "classes: {1: {name: a}}", "classes: {x: a}"],
+)
+def test_yaml_that_is_not_clear_is_an_error(text: str, tmp_path: Path) -> None:
+    root = write_set(tmp_path, {"a": mask(0)})
+    write(root / "classes.yaml", text.encode())
+    with pytest.raises(InputError, match=r"classes of masks.*(?s:.)*classes\.yaml"):
         open_segmentation(str(root / "annotations/validation"))
 
 
@@ -182,13 +231,15 @@ def test_shapes16_has_a_background_and_its_shapes() -> None:
         assert np.array_equal(labels, np.where(drawn_mask, shape + 1, 0))
 
 
-def test_coco_mini_masks_are_read_pixel_by_pixel(shared_data: Path) -> None:
+def test_coco_mini_masks_have_the_classes_of_its_file(shared_data: Path) -> None:
     root = shared_data / "coco_mini"
+    lines = (root / "semantic_masks" / "classes.yaml").read_text().split("classes:\n")[1].splitlines()
+    names = {int(value): name for value, name in (line.strip().split(": ") for line in lines)}
     found = open_segmentation(str(root / "semantic_masks" / "val2017"))
-    assert (len(found), len(found.classes), kinds(found).keys()) == (50, 127, {"empty class"})
+    assert names.pop(0) == "unlabeled"
+    assert (len(found), found.classes, kinds(found).keys()) == (50, tuple(names.values()), {"empty class"})
     for row in range(0, 50, 7):
         values = np.array(Image.open(root / "semantic_masks/val2017" / found.manifest.keys[row].replace("jpg", "png")))
         labels = found.labels.read([row])[0]
-        names = np.array([*found.classes, *[""] * (IGNORED - 127), "value-0"])
-        assert np.array_equal(names[labels], np.char.add("value-", values.astype(str)))
+        assert np.array_equal(np.where(labels == IGNORED, 0, np.array([*names, *[0] * 256])[labels]), values)
         assert labels.shape == found.manifest.source.read([row])[0].shape[:2]
