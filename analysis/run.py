@@ -1,17 +1,23 @@
-"""Turns result rows into figures and tables: python -m analysis.run figures|tables|curves --runs DIR …"""
+"""Turns result rows into a report, figures and tables: python -m analysis.run report|figures|… --runs DIR …"""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from analysis.ablation.arguments import add_ablation
+from analysis.ablation.command import run_ablation
 from analysis.differences import attach_hits
 from analysis.epoch_sheets import list_curve_sheets, plot_curves
 from analysis.epochs import EpochCurves, read_curves
 from analysis.figures import save_figure, write_figures
+from analysis.report.build import build_report, number_rows
+from analysis.report.pictures import find_pictures
+from analysis.report.write import write_report
 from analysis.tables import write_table, write_tables
 from pixmim_eval.errors import InputError
 from pixmim_eval.results import read_hits, read_rows
@@ -26,10 +32,15 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         Exit code: 0 done, 2 bad input (its message, one line, is on stderr).
     """
-    arguments = _parse(argv)
+    words = sys.argv[1:] if argv is None else argv
+    arguments = _parse(words)
     try:
-        rows = pd.concat([read_run(folder) for folder in arguments.runs], ignore_index=True)
-        if arguments.command == "figures":
+        if arguments.command == "ablation":
+            return run_ablation(arguments, words)
+        rows = read_runs(arguments.runs)
+        if arguments.command == "report":
+            written = write_report(build_report(number_rows(rows), find_pictures(arguments.runs, rows)), arguments.out)
+        elif arguments.command == "figures":
             written = write_figures(rows, arguments.out, columns=arguments.columns)
             if not written and rows["epoch"].nunique() > 1:
                 example = f"{rows['suite'].iloc[0]}/{rows['metric'].iloc[0]}"
@@ -67,6 +78,14 @@ def write_curves(curves: EpochCurves, out: Path, condition: str | None = None, *
     return written
 
 
+def read_runs(folders: Sequence[Path]) -> pd.DataFrame:
+    """The result rows of some run folders, each once, with the `folder` that a row stands in; see read_run."""
+    distinct = {folder.resolve(): folder for folder in reversed(folders)}
+    return pd.concat(
+        [read_run(folder).assign(folder=str(folder)) for folder in reversed(distinct.values())], ignore_index=True
+    )
+
+
 def read_run(folder: Path) -> pd.DataFrame:
     """The result rows of a run folder, each with how every image fared where that is known."""
     return attach_hits(read_rows(folder), read_hits(folder))
@@ -75,6 +94,7 @@ def read_run(folder: Path) -> pd.DataFrame:
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m analysis.run", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
+    report = commands.add_parser("report", help="one page, and the same as PDF, with all tables and figures as files")
     figures = commands.add_parser("figures", help="robustness bars, curves and heat maps, as PNG and PDF")
     curves = commands.add_parser(
         "curves", help="one metric over pretraining epochs, PixMIM against its base, with a table of differences"
@@ -96,7 +116,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     tables = commands.add_parser(
         "tables", help="robustness, paired differences, scores, published numbers, as Markdown, CSV and LaTeX"
     )
-    for command in (figures, tables, curves):
+    for command in (report, figures, tables, curves):
         command.add_argument(
             "--runs",
             type=Path,
@@ -106,6 +126,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
             help="run folders of pixmim_eval.run (default runs/evaluation)",
         )
         command.add_argument("--out", type=Path, default=Path("reports"), metavar="DIR", help="default reports")
+    add_ablation(commands)
     return parser.parse_args(argv)
 
 

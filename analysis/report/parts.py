@@ -65,6 +65,7 @@ class Section:
         title: one line.
         text: paragraphs.
         tables, plots, pictures: what it shows.
+        sheets: the tables once more, as the files that they are written to.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Section:
     tables: tuple[Table, ...] = ()
     plots: tuple[Plot, ...] = ()
     pictures: tuple[Picture, ...] = ()
+    sheets: tuple[Sheet, ...] = ()
 
 
 @dataclass(frozen=True)

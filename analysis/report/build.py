@@ -1,0 +1,170 @@
+"""Result rows become a report: its sections in their order, each with what the rows allow and what would add to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TypeVar
+
+import pandas as pd
+
+from analysis.epoch_sheets import list_curve_sheets, plot_curves
+from analysis.epochs import EpochCurves, read_curves
+from analysis.figures import plot_foreground, plot_groups, plot_shape_bias
+from analysis.report.overview import describe_rows, list_overview
+from analysis.report.parts import Picture, Plot, Report, Section, Sheet
+from analysis.report.problems import find_problems
+from analysis.report.suites import DENSE, FIGURED, SCORED, SHAPE, choose_metrics, describe_commands, describe_missing
+from analysis.scores import list_scores
+from analysis.tables import list_foreground_sheets, list_published_sheets, list_robustness_sheets, list_score_sheets
+from pixmim_eval.errors import InputError
+
+TITLE = "What masked image modeling learns, with and without PixMIM"
+
+Item = TypeVar("Item")
+
+
+def number_rows(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows of any number of runs, numbered: `source` is 0…N-1, which every number of a report names."""
+    frame = frame.reset_index(drop=True)
+    return frame.assign(source=range(len(frame)))
+
+
+def build_report(rows: pd.DataFrame, pictures: Sequence[Picture] = (), *, columns: int = 1) -> Report:
+    """Everything that rows say, as a report.
+
+    Nothing of the rows stops it: what contradicts itself is shown apart, and a part that cannot be made says why.
+
+    Args:
+        rows: see number_rows; `hits` for paired differences (attach_hits), and `folder`, the run folder, where known.
+        pictures: PNG files that suites drew of images.
+        columns: width of the figures, one or two columns of a page.
+    """
+    problems = find_problems(rows)
+    material = Material(problems.kept, columns)
+    overview = list_overview(rows)
+    sections = (
+        _make_section("overview", "What this is of", (), sheets=[*overview, *problems.sheets]),
+        _build_robustness(material),
+        _build_shape_bias(material),
+        _build_foreground(material),
+        _build_scores(material, "dense", "Dense transfer: segmentation and detection", DENSE),
+        _build_scores(material, "scores", "Probes, k-NN, few labels, fine-tuning", list_scored(rows)),
+        _build_epochs(material),
+        _build_pictures(material, pictures),
+        _make_section("published", "Published numbers, as printed", (), sheets=list_published_sheets()),
+    )
+    return Report(TITLE, describe_rows(rows), sections, rows, problems.sentences)
+
+
+@dataclass
+class Material:
+    """What sections are made of, and what could not be made.
+
+    Args:
+        rows: those that tables and figures may show.
+        columns: width of figures.
+        failures: sentences on the parts of the present section that could not be made.
+    """
+
+    rows: pd.DataFrame
+    columns: int
+    failures: list[str] = field(default_factory=list)
+
+    def attempt(self, make: Callable[[], list[Item]]) -> list[Item]:
+        """What `make` returns; nothing, and a sentence in its place, where the rows do not allow it."""
+        try:
+            return make()
+        except InputError as error:
+            self.failures.append(f"Not shown: {error}")
+            return []
+
+    def explain(self, suites: Sequence[str]) -> tuple[str, ...]:
+        """The end of a section's text: what failed, which suites are missing, and which commands made its rows."""
+        failures, self.failures = self.failures, []
+        rows = self.rows[self.rows["suite"].isin(suites)]
+        return (*failures, *describe_missing(rows, suites), *describe_commands(rows))
+
+
+def _make_section(
+    name: str,
+    title: str,
+    text: Sequence[str],
+    *,
+    sheets: Sequence[Sheet] = (),
+    plots: Sequence[Plot] = (),
+    pictures: Sequence[Picture] = (),
+) -> Section:
+    tables = tuple(table for sheet in sheets for table in sheet.tables)
+    return Section(name, title, tuple(text), tables, tuple(plots), tuple(pictures), tuple(sheets))
+
+
+def _build_robustness(material: Material) -> Section:
+    rows = material.rows
+    sheets = material.attempt(lambda: list_robustness_sheets(rows))
+    plots = material.attempt(lambda: plot_groups(rows, "robustness", material.columns))
+    text = material.explain(["robustness"])
+    return _make_section("robustness", "Robustness", text, sheets=sheets, plots=plots)
+
+
+def _build_shape_bias(material: Material) -> Section:
+    plots = material.attempt(lambda: plot_shape_bias(material.rows, material.columns))
+    section = _build_scores(material, "shape-bias", "Shape or texture", SHAPE)
+    return replace(section, plots=tuple(plots))
+
+
+def _build_foreground(material: Material) -> Section:
+    rows = material.rows
+    sheets = material.attempt(lambda: list_foreground_sheets(rows))
+    plots = material.attempt(lambda: plot_foreground(rows, material.columns))
+    text = material.explain(["foreground"])
+    return _make_section("foreground", "What crops keep of the object", text, sheets=sheets, plots=plots)
+
+
+def _build_scores(material: Material, name: str, title: str, suites: Sequence[str]) -> Section:
+    """Some suites' scores, every metric by model."""
+    rows = material.rows[material.rows["suite"].isin(suites)]
+    sheets = material.attempt(lambda: list_score_sheets(list_scores(rows), name))
+    return _make_section(name, title, material.explain(suites), sheets=sheets)
+
+
+def list_scored(rows: pd.DataFrame) -> tuple[str, ...]:
+    """The suites of the section of scores: those known, and others that rows are of."""
+    others = [suite for suite in dict.fromkeys(rows["suite"]) if suite not in (*SCORED, *DENSE, *SHAPE, *FIGURED)]
+    return (*SCORED, *others)
+
+
+def _build_epochs(material: Material) -> Section:
+    """The main metric of each suite over pretraining epochs, where a line has several."""
+    plots: list[Plot] = []
+    sheets: list[Sheet] = []
+    shown = []
+    for suite, metric in choose_metrics(material.rows).items():
+        for curves in material.attempt(partial(_read_epochs, material.rows, f"{suite}/{metric}")):
+            plots += plot_curves(curves, None, material.columns)
+            sheets += list_curve_sheets(curves, None)
+            shown.append(suite)
+    failures, material.failures = material.failures, []
+    text = [*failures]
+    if not shown:
+        text.append(
+            "No pretraining run was evaluated at several epochs. To do so: python -m pixmim_eval.run"
+            " --suite linear_probe --checkpoint 'runs/pixmim/epoch-*.safetensors' --data PATH."
+        )
+    text += describe_commands(material.rows[material.rows["suite"].isin(shown)])
+    return _make_section("epochs", "Over pretraining epochs", text, sheets=sheets, plots=plots)
+
+
+def _read_epochs(rows: pd.DataFrame, name: str) -> list[EpochCurves]:
+    """The curves of a metric, where a line of them has several points."""
+    curves = read_curves(rows, name)
+    points = [len(line.points) for panel in curves.panels for line in panel.lines.values()]
+    return [curves] if max(points) > 1 else []
+
+
+def _build_pictures(material: Material, pictures: Sequence[Picture]) -> Section:
+    plots = material.attempt(lambda: plot_groups(material.rows, "reconstruction", material.columns))
+    text = material.explain(["reconstruction"])
+    title = "Reconstructions, and answers laid over images"
+    return _make_section("pictures", title, text, plots=plots, pictures=pictures)

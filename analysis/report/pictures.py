@@ -1,0 +1,63 @@
+"""The PNG files that suites drew of images into run folders."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.report.parts import Picture
+
+DRAWN = re.compile(r"(reconstruction|segmentation|detection|foreground)(?:-part-(\d+))?")
+TITLES = {
+    "reconstruction": "Reconstructions of masked images",
+    "segmentation": "Segmentation: images, masks and answers",
+    "detection": "Detection: objects in the truth and as found",
+    "foreground": "Crops, boxes and masks",
+}
+
+
+def find_pictures(folders: Sequence[Path], rows: pd.DataFrame) -> list[Picture]:
+    """The pictures in DIR/reports/figures of run folders, by suite.
+
+    Args:
+        folders: as --runs names them.
+        rows: ResultRow columns and `folder`, which say what the pictures are of.
+    """
+    found = []
+    for folder in folders:
+        for path in sorted((folder / "reports" / "figures").glob("*.png")):
+            if match := DRAWN.fullmatch(path.stem):
+                own = rows[(rows["folder"] == str(folder)) & (rows["suite"] == match[1])]
+                found.append((match[1], path, _describe(match[1], own, folder)))
+    titles = [*TITLES]
+    found.sort(key=lambda one: titles.index(one[0]))
+    stems = _name_stems([path for _, path, _ in found])
+    pictures = []
+    for stem, (suite, path, caption) in zip(stems, found, strict=True):
+        match = DRAWN.fullmatch(path.stem)
+        part = f" (part {match[2]})" if match and match[2] else ""
+        pictures.append(Picture(stem, f"{TITLES[suite]}{part}", path, caption))
+    return pictures
+
+
+def _describe(suite: str, rows: pd.DataFrame, folder: Path) -> str:
+    """What a picture shows, as far as the rows of its run folder tell."""
+    examples = "Examples, chosen evenly from the data set and not for how they look; nothing is measured on them."
+    if rows.empty:
+        return f"Drawn by the suite {suite} into {folder}, which holds no rows of it. {examples}"
+    models, sets = (", ".join(dict.fromkeys(rows[name])) for name in ("model", "dataset"))
+    protocols = [text.replace(";", ", ") for text in dict.fromkeys(rows["protocol"])]
+    protocol = f" Protocol: {protocols[0]}." if len(protocols) == 1 else ""
+    return f"Drawn by the suite {suite} into {folder}. Models: {models}. Data: {sets}.{protocol} {examples}"
+
+
+def _name_stems(paths: Sequence[Path]) -> list[str]:
+    """Unique names: a picture's own, with a number where several run folders drew one of that name."""
+    names = [f"picture-{path.stem}" for path in paths]
+    return [
+        f"{name}-run-{names[: place + 1].count(name)}" if names.count(name) > 1 else name
+        for place, name in enumerate(names)
+    ]
