@@ -45,6 +45,7 @@ def suggest_command(suite: str) -> str:
 
 
 _INPUTS = {
+    **dict.fromkeys(("linear_probe", "knn", "few_shot", "finetune"), "--checkpoint PATH --data train=PATH val=PATH"),
     "segmentation": "--checkpoint PATH --data train=IMAGES val=IMAGES",
     "detection": "--checkpoint PATH --data train=INSTANCES.json val=INSTANCES.json",
     "shape_bias": "--checkpoint PATH --data cue-conflict=PATH trials=RAW_DATA",
