@@ -115,7 +115,7 @@ def compare_means(
     one, other = (np.sum([hits[kept] for hits in side], axis=0, dtype=np.int64) for side in sides)
     # Only the difference counts. With the smaller count taken off both, equal differences are equal floats.
     lead = (other - np.minimum(one, other)) / len(first), (one - np.minimum(one, other)) / len(first)
-    return paired_bootstrap(*lead), sign_flip(other - one)
+    return paired_bootstrap(*lead), sign_flip(np.asarray(other - one))
 
 
 def list_pairs(subjects: tuple[Subject, ...]) -> list[tuple[int, int]]:

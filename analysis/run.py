@@ -11,6 +11,7 @@ import pandas as pd
 
 from analysis.ablation.arguments import add_ablation
 from analysis.ablation.command import run_ablation
+from analysis.compare_run import add_compare, compare
 from analysis.differences import attach_hits
 from analysis.epoch_sheets import list_curve_sheets, plot_curves
 from analysis.epochs import EpochCurves, read_curves
@@ -48,6 +49,8 @@ def main(argv: list[str] | None = None) -> int:
         elif arguments.command == "curves":
             curves = read_curves(rows, arguments.metric, arguments.condition, arguments.over)
             written = write_curves(curves, arguments.out, arguments.condition, columns=arguments.columns)
+        elif arguments.command == "compare":
+            written = compare(rows, arguments.a, arguments.b, arguments.out)
         else:
             written = write_tables(rows, arguments.out)
     except InputError as error:
@@ -116,7 +119,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     tables = commands.add_parser(
         "tables", help="robustness, paired differences, scores, published numbers, as Markdown, CSV and LaTeX"
     )
-    for command in (report, figures, tables, curves):
+    for command in (report, figures, tables, curves, add_compare(commands)):
         command.add_argument(
             "--runs",
             type=Path,

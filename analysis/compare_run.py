@@ -1,0 +1,47 @@
+"""The command `compare A B`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+
+from analysis.compare import compare_checkpoints
+from analysis.compare_names import find_checkpoint
+from analysis.compare_report import write_comparison
+from analysis.compare_terminal import print_comparison
+from analysis.report.build import number_rows
+
+_WIDTH = 160  # of what is not a terminal
+
+
+def add_compare(commands: Any) -> argparse.ArgumentParser:
+    """Adds the command to the parsers of analysis.run, without --runs and --out, which others have too."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "compare", help="two checkpoints over everything that both were measured on: what is separable and what is not"
+    )
+    for name in ("A", "B"):
+        parser.add_argument(
+            name.lower(),
+            metavar=name,
+            help="a model's name or its beginning, METHOD@EPOCH, digits of the weights' digest, or a checkpoint file",
+        )
+    return parser
+
+
+def compare(rows: pd.DataFrame, a: str, b: str, out: Path) -> list[Path]:
+    """Prints the comparison of two checkpoints and writes its page, tables and figures; see compare_checkpoints.
+
+    Returns:
+        The files written.
+    """
+    first, second = find_checkpoint(rows, a, where="A"), find_checkpoint(rows, b, where="B")
+    kept = first.select(rows).index.union(second.select(rows).index)
+    shown = number_rows(rows[rows.index.isin(kept)])
+    comparison = compare_checkpoints(shown, first, second)
+    console = Console()
+    print_comparison(comparison, console if console.is_terminal else Console(width=_WIDTH))
+    return write_comparison(comparison, shown, out)
