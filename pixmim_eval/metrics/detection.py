@@ -13,11 +13,11 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from pixmim_eval.errors import InputError
-from pixmim_eval.metrics.intervals import CONFIDENCE
+from pixmim_eval.metrics.intervals import jackknife_interval
 from pixmim_eval.types import Estimate
 
-RESAMPLES = 1000
-_VALUES_AT_ONCE = 1 << 20  # detections of resampled sets that are in memory at a time, about
+GROUPS = 200  # of images, that are left out in turn; one image each where there are no more
+_VALUES_AT_ONCE = 1 << 20  # detections of all sets that are in memory at a time, about
 _SIZES = ("small", "medium", "large")  # pycocotools' ranges of areas after that of all objects
 _MOST = -1  # place of the greatest number of detections an image, 100
 _STRICT = {"ap50": 0.5, "ap75": 0.75}  # thresholds of overlap that have a metric of their own
@@ -43,46 +43,47 @@ def score_detections(
     kind: Literal["bbox", "segm"],
     *,
     seed: int = 0,
-    resamples: int = RESAMPLES,
+    groups: int = GROUPS,
 ) -> DetectionScores:
-    """Average precision as pycocotools measures it, with percentile intervals over resampled images.
+    """Average precision as pycocotools measures it, with the jackknife's intervals over images.
 
-    A resampled set is scored by the same definitions, as if every image occurred in it as often as it was drawn:
-    matches of detections and objects are of one image and stay as they are, and only their order by score is gone
-    through again, copies of a detection together. A category without an object does not count, nor does one that a
-    resampled set lacks.
+    An interval is for what the number would be on average over sets of as many images, see
+    intervals.jackknife_interval. Sets without a group of images are scored by the same definitions: matches of
+    detections and objects are of one image and stay as they are, and only their order by score is gone through again.
+    A category without an object does not count, nor does one that a smaller set lacks.
 
     Args:
         truth: as COCO's JSON; annotations are numbered from 1.
         results: COCO's detections, with "bbox", or with "segmentation" as run lengths where kind is "segm".
         kind: overlap of boxes or of masks.
-        seed: of the resampling.
-        resamples: sets of images, at least 1.
+        seed: of who is in which group, where there are more images than groups.
+        groups: that are left out in turn, at least 2; as many as images where there are fewer.
 
     Raises:
-        InputError: no object that is not a crowd, or no resamples.
+        InputError: no object that is not a crowd, or too few groups.
 
     Source: COCO (arXiv 1405.0312): precision at 101 recalls, averaged over ten thresholds of overlap from 0.5 to 0.95
         and over categories; at most 100 detections an image; small is below 32^2 pixels, large above 96^2.
+    Differs: not the percentiles of resampled sets of images, which held the number in 87 % to 91 % of cases where 30 or
+        50 images had many rare categories.
     """
-    if resamples < 1 or all(entry["iscrowd"] for entry in truth["annotations"]):
+    if groups < 2 or all(entry["iscrowd"] for entry in truth["annotations"]):
         raise InputError(
             "detections to score",
-            expected="at least one object that is not a crowd, and at least one resample",
-            found=f"{len(truth['annotations'])} annotations, {resamples} resamples",
+            expected="at least one object that is not a crowd, and at least two groups",
+            found=f"{len(truth['annotations'])} annotations, {groups} groups",
             where="score_detections",
             fix="Average precision is not defined without an object: raise --limit, or check the annotations.",
         )
     evaluation = run_pycocotools(truth, results, kind)
-    measured = _read_measured(evaluation)
-    drawn = _resample(evaluation, seed, resamples)
     images = len(evaluation.params.imgIds)
-    summary = {name: _estimate(value, drawn[name], images) for name, value in measured.items() if isinstance(name, str)}
-    classes = {
-        name: _estimate(value, drawn[name], _count_images(truth, name))
-        for name, value in measured.items()
-        if isinstance(name, int)
-    }
+    without = _score_sets(evaluation, _leave_out(images, min(groups, images), seed))
+    summary, classes = {}, {}
+    for name, value in _read_measured(evaluation).items():
+        if isinstance(name, str):
+            summary[name] = jackknife_interval(value, without[name], images)
+        else:
+            classes[name] = jackknife_interval(value, without[name], _count_images(truth, name))
     return DetectionScores(summary, classes)
 
 
@@ -173,14 +174,23 @@ def _list_cells(evaluation: COCOeval) -> Iterator[tuple[int, int, _Cell]]:
             yield int(category), area, _Cell(image[kept].astype(np.int64), right, wrong, objects)
 
 
-def _resample(evaluation: COCOeval, seed: int, resamples: int) -> dict[Name, np.ndarray]:
-    """Each number in each resampled set, float64 [R]; NaN where it is not defined."""
-    images, recalls = len(evaluation.params.imgIds), evaluation.params.recThrs
-    times = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=resamples)
+def _leave_out(images: int, groups: int, seed: int) -> np.ndarray:
+    """Which images are in the set without each of as many groups of as equal sizes as can be, int64 [G, I]."""
+    group = np.random.default_rng(seed).permutation(images) % groups
+    return (group != np.arange(groups)[:, None]).astype(np.int64)
+
+
+def _score_sets(evaluation: COCOeval, present: np.ndarray) -> dict[Name, np.ndarray]:
+    """Each number in each set, float64 [R]; NaN where it is not defined.
+
+    Args:
+        present: int64 [R, I], 1 where an image is in a set, and 0.
+    """
     values = []
     for category, area, cell in _list_cells(evaluation):
         step = max(1, _VALUES_AT_ONCE // max(len(cell.image), 1))
-        parts = [measure_precision(cell, times[start : start + step], recalls) for start in range(0, resamples, step)]
+        starts = range(0, len(present), step)
+        parts = [measure_precision(cell, present[start : start + step], evaluation.params.recThrs) for start in starts]
         values.append((category, area, np.concatenate(parts)))
     numbers: dict[Name, np.ndarray] = {category: each.mean(axis=1) for category, area, each in values if area == 0}
     for area, name in enumerate(("ap", *(f"ap_{size}" for size in _SIZES))):
@@ -201,28 +211,28 @@ def _average(values: list[np.ndarray]) -> np.ndarray:
         return np.where(known, stacked, 0).sum(axis=0) / known.sum(axis=0)
 
 
-def measure_precision(cell: _Cell, times: np.ndarray, recalls: np.ndarray) -> np.ndarray:
-    """Average precision of one category where images occur several times.
+def measure_precision(cell: _Cell, present: np.ndarray, recalls: np.ndarray) -> np.ndarray:
+    """Average precision of one category in sets of images.
 
     Args:
         cell: what was found.
-        times: int64 [R, I], how often each image occurs in each set.
+        present: int64 [R, I], 1 where an image is in a set, and 0; or how often it is.
         recalls: float64 [Q], at which precision is read.
 
     Returns:
         float64 [R, T]; NaN in sets without an object.
     """
-    objects = times @ cell.objects
-    drawn = times[:, cell.image]
-    result = np.empty((len(times), len(cell.right)))
+    objects = present @ cell.objects
+    counted = present[:, cell.image]
+    result = np.empty((len(present), len(cell.right)))
     for threshold, (right, wrong) in enumerate(zip(cell.right, cell.wrong, strict=True)):
         before = threshold - 1
         if threshold and (right == cell.right[before]).all() and (wrong == cell.wrong[before]).all():
             result[:, threshold] = result[:, before]
             continue
         places = np.flatnonzero(right)  # precision is highest where an object is found
-        hits = drawn[:, places].cumsum(axis=1)
-        misses = (drawn * wrong).cumsum(axis=1)[:, places]
+        hits = counted[:, places].cumsum(axis=1)
+        misses = (counted * wrong).cumsum(axis=1)[:, places]
         precision = hits / (hits + misses + np.spacing(1))
         best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
         reached = np.searchsorted(recalls, hits / np.maximum(objects, 1)[:, None], side="right")
@@ -234,12 +244,3 @@ def measure_precision(cell: _Cell, times: np.ndarray, recalls: np.ndarray) -> np
 def _count_images(truth: Mapping[str, Any], category: int) -> int:
     objects = (entry for entry in truth["annotations"] if entry["category_id"] == category and not entry["iscrowd"])
     return len({entry["image_id"] for entry in objects})
-
-
-def _estimate(value: float, drawn: np.ndarray, n: int) -> Estimate:
-    """A percentile interval of the resamples in which the number is defined; one image tells nothing of others."""
-    known = drawn[np.isfinite(drawn)]
-    if n < 2 or not len(known):
-        return Estimate(value, 0.0, 1.0, n)
-    low, high = np.quantile(known, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Estimate(value, min(float(low), value), max(float(high), value), n)

@@ -69,6 +69,33 @@ def mean_interval(values: np.ndarray, *, bounds: tuple[float, float] = (0.0, 1.0
     return Estimate(mean, max(low, mean - half), min(high, mean + half), n)
 
 
+def jackknife_interval(value: float, without: np.ndarray, n: int) -> Estimate:
+    """A share that is not a mean over images, with the interval of what it would be on average over sets as large.
+
+    Student's interval on the log-odds, with the standard error of the jackknife: how much the number changes when one
+    image, and with it perhaps the last of a class, is left out. One image tells nothing of others; where none changes
+    anything, see mean_interval.
+
+    Args:
+        value: in [0, 1], of all images.
+        without: [G] what it is without each image, or without each of G equal groups of them; NaN where it is not
+            defined.
+        n: images that the number is about.
+
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, equation 11.5; for groups, Wolter,
+        Introduction to Variance Estimation, 2007, section 4.2.
+    """
+    if n < 2 or len(without) < 2 or not np.isfinite(without).all():
+        return Estimate(float(value), 0.0, 1.0, n)
+    error = math.sqrt((len(without) - 1) * without.var())
+    if error < 1e-12:
+        return mean_interval(np.full(n, value))
+    quantile = t_quantile(CONFIDENCE, min(n, len(without)) - 1)
+    centre, half = math.log(value / (1 - value)), quantile * error / (value * (1 - value))
+    low, high = (0.5 + 0.5 * math.tanh((centre + side) / 2) for side in (-half, half))
+    return Estimate(float(value), low, high, n)
+
+
 def paired_difference(first: np.ndarray, second: np.ndarray) -> Estimate:
     """By how much the mean of `first` exceeds that of `second`, both measured on the same images.
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from pixmim_eval.errors import InputError
-from pixmim_eval.metrics.intervals import CONFIDENCE, mean_interval, t_quantile
+from pixmim_eval.metrics.intervals import jackknife_interval
 from pixmim_eval.types import Estimate
 
 
@@ -90,11 +89,11 @@ def score_segmentation(tallies: np.ndarray) -> SegmentationScores:
     totals, count = tallies.sum(axis=0, dtype=np.float64), len(tallies)
     means, parts = _score(totals[None])
     means_without, parts_without = _score(totals - tallies)
-    miou, macc, aacc = (_estimate(means[0, place], means_without[:, place], count) for place in range(3))
+    miou, macc, aacc = (jackknife_interval(means[0, place], means_without[:, place], count) for place in range(3))
     seen = (tallies[:, 1] > 0).sum(axis=0)
     iou, accuracy = (
         {
-            label: _estimate(parts[0, kind, label], parts_without[:, kind, label], int(seen[label]))
+            label: jackknife_interval(parts[0, kind, label], parts_without[:, kind, label], int(seen[label]))
             for label in np.flatnonzero(np.isfinite(parts[0, kind])).tolist()
         }
         for kind in range(2)
@@ -111,18 +110,6 @@ def _score(totals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         counts = np.isfinite(parts).sum(axis=2)
         means = np.nansum(parts, axis=2) / counts
     return np.column_stack((means, aacc)), parts
-
-
-def _estimate(value: float, without: np.ndarray, n: int) -> Estimate:
-    """A share with its interval, from what it is without each of the images."""
-    if n < 2 or not np.isfinite(without).all():  # the one image that has something labelled
-        return Estimate(float(value), 0.0, 1.0, n)
-    error = math.sqrt((len(without) - 1) * without.var())
-    if error < 1e-12:
-        return mean_interval(np.full(n, value))
-    centre, half = math.log(value / (1 - value)), t_quantile(CONFIDENCE, n - 1) * error / (value * (1 - value))
-    low, high = (0.5 + 0.5 * math.tanh((centre + side) / 2) for side in (-half, half))
-    return Estimate(float(value), low, high, n)
 
 
 def _check(tallies: np.ndarray) -> None:

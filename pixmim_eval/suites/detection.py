@@ -52,7 +52,7 @@ class Detection(EvaluationSuite):
 
     Metrics, all by pycocotools: "box_ap", "box_ap50", "box_ap75", "box_ap_small", "box_ap_medium", "box_ap_large", and
     "box_ap/CLASS" of every class that occurs; where there are masks, the same of "mask_ap". A size without an object
-    has no row; classes without one in val are left out, and named. Intervals are over resampled images. `skipped`
+    has no row; classes without one in val are left out, and named. Intervals are over images. `skipped`
     counts images that are not there or of another size as well.
 
     The detections lie in the run's folder too, as detections/KEY.json in COCO's format of results, and beside them
@@ -60,7 +60,7 @@ class Detection(EvaluationSuite):
     """
 
     name = "detection"
-    version = 1
+    version = 2
     needs = ("val", "train")
     openers: ClassVar[Mapping[str, Callable[[str], FileSet]]] = {"val": open_detection, "train": open_train}
     options = DetectionOptions

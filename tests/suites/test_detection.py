@@ -91,7 +91,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture
 def config(files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SuiteConfig]:
     monkeypatch.setenv("PIXMIM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("pixmim_eval.suites.detection.score_detections", partial(score_detections, resamples=20))
+    monkeypatch.setattr("pixmim_eval.suites.detection.score_detections", partial(score_detections, groups=5))
     opened = {role: open_detection(str(file)) for role, file in files.items()}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
