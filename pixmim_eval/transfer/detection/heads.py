@@ -7,125 +7,26 @@ GPU: no number depends on how images are dealt out to processes and micro-batche
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection.roi_heads import RoIHeads
-from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import roi_align
 
-from pixmim_eval.seeds import uniform
 from pixmim_eval.transfer.detection.backbone import MapNorm
+from pixmim_eval.transfer.detection.proposals import SeededSampler, apply_exactly
 from pixmim_eval.transfer.detection.recipes import DetectionRecipe
 
 LEVELS = 4  # of the pyramid that regions are read from; proposals come from one more
 DETECTIONS = 100  # an image, at most
 MASK_SIDE = 28
-_RATIOS = (0.5, 1.0, 2.0)  # height over width of anchors
-_ANCHOR_STRIDES = 8  # side of an anchor
-_ANCHORS_TRAINED = 256  # an image
 _POSITIVE = 0.25  # share of regions with an object among those trained on, at most
 _POOLED, _POOLED_MASK = 7, 14  # places a side of a region
 _CANONICAL = 14  # a region of so many strides of the third level is read from it
 
 Target = dict[str, Tensor]
 """boxes float32 [n, 4], labels int64 [n] from 1, and masks uint8 [n, S, S] where there are some."""
-
-
-class Anchors(nn.Module):
-    """Boxes of three shapes around the upper left corner of every place of every level.
-
-    Args:
-        strides: pixels between the places of each level.
-
-    Source: detectron2's DefaultAnchorGenerator with offset 0, which does not round as torchvision's does.
-    """
-
-    def __init__(self, strides: tuple[float, ...]) -> None:
-        super().__init__()
-        self.strides = strides
-
-    def forward(self, images: Any, levels: list[Tensor]) -> list[Tensor]:
-        """The same boxes [A, 4] for each image, in the order of torchvision's RPN: level, row, column, shape."""
-        anchors = torch.cat([self._place(level, stride) for level, stride in zip(levels, self.strides, strict=True)])
-        return [anchors] * len(images.image_sizes)
-
-    def _place(self, level: Tensor, stride: float) -> Tensor:
-        height, width = level.shape[-2:]
-        ratios = torch.tensor(_RATIOS, device=level.device).sqrt()
-        wide, high = _ANCHOR_STRIDES * stride / ratios / 2, _ANCHOR_STRIDES * stride * ratios / 2
-        shapes = torch.stack((-wide, -high, wide, high), dim=1)
-        y = torch.arange(height, device=level.device) * stride
-        x = torch.arange(width, device=level.device) * stride
-        y, x = torch.meshgrid(y, x, indexing="ij")
-        return (torch.stack((x, y, x, y), dim=-1)[:, :, None] + shapes).reshape(-1, 4)
-
-
-class SeededSampler:
-    """Which anchors or regions a head is trained on, in the place of torchvision's BalancedPositiveNegativeSampler:
-    at most a share of positive ones, and negative ones for the rest, by random numbers of each image.
-
-    Args:
-        count: an image.
-        share: of positive ones, at most.
-    """
-
-    def __init__(self, count: int, share: float) -> None:
-        self.count, self.share = count, share
-        self._seed, self._places = 0, torch.zeros(0, dtype=torch.int64)
-
-    def begin(self, seed: int, places: Tensor) -> None:
-        """Take the seed and the number of each image, int64 [B], for the next call."""
-        self._seed, self._places = seed, places
-
-    def __call__(self, labels: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """The chosen positive ones (labels above 0) and negative ones (0) of each image, bool [n] each."""
-        positive, negative = [], []
-        for label, place in zip(labels, self._places, strict=True):
-            keys = uniform(self._seed, place[None], len(label), dtype=torch.float64)[0]
-            chosen = _choose(label > 0, keys, int(self.count * self.share))
-            positive.append(chosen)
-            negative.append(_choose(label == 0, keys, self.count - int(chosen.sum())))
-        return positive, negative
-
-
-def _choose(candidates: Tensor, keys: Tensor, count: int) -> Tensor:
-    """The candidates of the lowest keys, at most so many: bool [n]."""
-    rows = torch.nonzero(candidates)[:, 0]
-    chosen = torch.zeros_like(candidates)
-    chosen[rows[keys[rows].argsort()[:count]]] = True
-    return chosen
-
-
-class ProposalHead(RPNHead):
-    """torchvision's, whose outputs are float32 whatever it computes in: a box of 1024 pixels needs more than bf16."""
-
-    def forward(self, levels: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Logits [B, A, H, W] and steps to boxes [B, 4 A, H, W] of each level."""
-        logits, steps = super().forward(levels)
-        return [values.float() for values in logits], [values.float() for values in steps]
-
-
-class ProposalNetwork(RegionProposalNetwork):
-    """torchvision's, with the losses of detectron2.
-
-    Source: detectron2's RPN: sums over the chosen anchors over 256 an image, whether there are as many or not; the
-        absolute difference for boxes.
-    """
-
-    def compute_loss(
-        self, objectness: Tensor, pred_bbox_deltas: Tensor, labels: list[Tensor], regression_targets: list[Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """Losses of logits [N, 1] and boxes [N, 4], the anchors of all images in a row."""
-        positive, negative = (torch.cat(chosen) for chosen in self.fg_bg_sampler(labels))
-        chosen, total = positive | negative, self.fg_bg_sampler.count * len(labels)
-        truth = torch.cat(labels)[chosen]
-        logits = objectness.flatten()[chosen]
-        of_objects = F.binary_cross_entropy_with_logits(logits, truth, reduction="sum") / total
-        wanted = torch.cat(regression_targets)[positive]
-        return of_objects, F.l1_loss(pred_bbox_deltas[positive], wanted, reduction="sum") / total
 
 
 class PyramidPool(nn.Module):
@@ -189,7 +90,7 @@ class BoxHead(nn.Module):
     def forward(self, regions: Tensor) -> tuple[Tensor, Tensor]:
         """Regions [n, C, 7, 7] -> logits [n, K + 1] and steps [n, 4 (K + 1)], float32."""
         hidden = self.linear(self.convolutions(regions).flatten(1)).relu()
-        return self.logits(hidden).float(), self.steps(hidden).float()
+        return apply_exactly(self.logits, hidden), apply_exactly(self.steps, hidden)
 
 
 class MaskHead(nn.Module):
@@ -207,8 +108,11 @@ class MaskHead(nn.Module):
 
     def forward(self, regions: Tensor, labels: Tensor) -> Tensor:
         """Regions [n, C, 14, 14] of classes int64 [n], from 1 -> logits [n, 28, 28], float32."""
-        logits = self.logits(self.enlarge(self.convolutions(regions)).relu()).float()
-        return logits[torch.arange(len(labels), device=labels.device), labels - 1]
+        hidden = self.enlarge(self.convolutions(regions)).relu()
+        with torch.autocast(hidden.device.type, enabled=False):  # of the region's class alone, not of all K
+            weights = self.logits.weight[labels - 1].flatten(1)
+            logits = torch.einsum("nchw,nc->nhw", hidden.float(), weights)
+            return logits + self.logits.bias[labels - 1, None, None]  # type: ignore[index]
 
 
 def _build_convolution(channels: int) -> tuple[nn.Module, ...]:
@@ -318,26 +222,3 @@ def cut_masks(masks: Tensor, boxes: Tensor, rows: Tensor) -> Tensor:
     regions = torch.cat((rows[:, None].to(boxes.dtype), boxes), dim=1)
     read = roi_align(masks[:, None].to(boxes.dtype), regions, MASK_SIDE, 1.0, sampling_ratio=0, aligned=True)
     return (read[:, 0] >= 0.5).to(boxes.dtype)
-
-
-def build_proposals(strides: tuple[float, ...], recipe: DetectionRecipe) -> ProposalNetwork:
-    """The network that proposes regions, of two convolutions, whose weights torch's generator draws."""
-    before = {"training": 2 * recipe.proposals, "testing": recipe.proposals}
-    network = ProposalNetwork(
-        Anchors(strides),
-        ProposalHead(recipe.channels, len(_RATIOS), conv_depth=2),
-        fg_iou_thresh=0.7,
-        bg_iou_thresh=0.3,
-        batch_size_per_image=_ANCHORS_TRAINED,
-        positive_fraction=0.5,
-        pre_nms_top_n=before,
-        post_nms_top_n={"training": recipe.proposals, "testing": recipe.proposals},
-        nms_thresh=0.7,
-    )
-    network.fg_bg_sampler = SeededSampler(_ANCHORS_TRAINED, 0.5)
-    return network
-
-
-def list_strides(patch: int) -> tuple[float, ...]:
-    """Pixels between the places of the five levels of a pyramid on patches of a size."""
-    return tuple(patch * math.ldexp(1.0, level) for level in range(-2, 3))

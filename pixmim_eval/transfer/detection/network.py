@@ -12,7 +12,8 @@ from torchvision.models.detection.image_list import ImageList
 from pixmim_eval.models.convvit import ConvVisionTransformer
 from pixmim_eval.seeds import derive_seed
 from pixmim_eval.transfer.detection.backbone import build_backbone, get_encoder, list_blocks
-from pixmim_eval.transfer.detection.heads import LEVELS, RegionHeads, Target, build_proposals, list_strides
+from pixmim_eval.transfer.detection.heads import LEVELS, RegionHeads, Target
+from pixmim_eval.transfer.detection.proposals import build_proposals, list_strides
 from pixmim_eval.transfer.detection.recipes import DetectionRecipe
 from pixmim_eval.transfer.paths import CALLS, place_paths
 from pixmim_eval.types import Model

@@ -10,16 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pixmim_eval.transfer.detection.heads import (
-    Anchors,
-    BoxHead,
-    PyramidPool,
-    RegionHeads,
-    SeededSampler,
-    build_proposals,
-    cut_masks,
-    list_strides,
-)
+from pixmim_eval.transfer.detection.heads import BoxHead, MaskHead, PyramidPool, RegionHeads, cut_masks
+from pixmim_eval.transfer.detection.proposals import Anchors, SeededSampler, build_proposals, list_strides
 from pixmim_eval.transfer.detection.recipes import RECIPES
 
 RECIPE = replace(RECIPES["short"], channels=4, box_width=8, roi_samples=8, proposals=20)
@@ -193,8 +185,21 @@ def test_mask_targets_are_the_pixels_inside_a_box() -> None:
     assert (inside[0] == 1).all() and (inside[1] == 0).all()
 
 
-def test_outputs_are_float32_whatever_is_computed_in() -> None:
+def test_outputs_have_the_digits_of_float32_whatever_is_computed_in() -> None:
+    torch.manual_seed(0)
     with torch.autocast("cpu", torch.bfloat16):
         logits, steps = BoxHead(4, 8, 3)(torch.randn(2, 4, 7, 7))
         objects, boxes = build_proposals((4.0,), RECIPE).head([torch.randn(1, 4, 3, 3)])
-    assert {part.dtype for part in (logits, steps, *objects, *boxes)} == {torch.float32}
+        masks = MaskHead(4, 3)(torch.randn(2, 4, 14, 14), torch.tensor([1, 3]))
+    for found in (logits, steps, *objects, *boxes, masks):
+        assert found.dtype == torch.float32 and not torch.equal(found, found.bfloat16().float())
+
+
+def test_a_region_has_the_mask_of_its_class() -> None:
+    torch.manual_seed(0)
+    head, regions = MaskHead(4, 3), torch.randn(5, 4, 14, 14)
+    torch.nn.init.normal_(head.logits.bias)
+    every = head.logits(head.enlarge(head.convolutions(regions)).relu())
+    labels = [3, 1, 2, 3, 1]
+    expected = torch.stack([every[place, label - 1] for place, label in enumerate(labels)])
+    torch.testing.assert_close(head(regions, torch.tensor(labels)), expected)
