@@ -42,6 +42,7 @@ from analysis.layout import (
     choose_looks,
     draw_chance,
     finish_scale,
+    mark_artists,
     wrap_items,
     wrap_label,
 )
@@ -233,13 +234,14 @@ def _draw_bars(
     axes: Axes, centres: Sequence[float], estimates: Sequence[Estimate | None], look: Look, width: float, cap: float
 ) -> None:
     for centre in (centre for centre, found in zip(centres, estimates, strict=True) if found is None):
-        axes.text(centre, 1.5, "missing", rotation=90, ha="center", va="bottom", color=FAINT)
+        axes.text(centre, 1.5, "missing", rotation=90, ha="center", va="bottom", color=FAINT, gid=look.mark)
     known = [(centre, found) for centre, found in zip(centres, estimates, strict=True) if found is not None]
     places, values = [centre for centre, _ in known], [100 * found.value for _, found in known]
-    axes.bar(places, values, width, color=look.colour, hatch=look.hatch, edgecolor="white", linewidth=0, zorder=2)
+    style: dict[str, Any] = {"color": look.colour, "hatch": look.hatch, "edgecolor": "white", "linewidth": 0}
+    axes.bar(places, values, width, zorder=2, gid=look.mark, **style)
     # A white whisker below the dark one, which would be lost on a dark bar.
     for colour, thick, order in (("white", 1.9, 3), (INK, 0.7, 4)):
-        axes.errorbar(
+        whiskers = axes.errorbar(
             places,
             values,
             _lengths(known),
@@ -250,6 +252,7 @@ def _draw_bars(
             capthick=thick,
             zorder=order,
         )
+        mark_artists(whiskers, look.mark)
 
 
 def _draw_baselines(
@@ -260,7 +263,7 @@ def _draw_baselines(
     if known:
         places, values = [centre for centre, _ in known], [100 * found.value for _, found in known]
         line: dict[str, Any] = {"ecolor": look.colour, "elinewidth": 0.6, "linestyle": "", "zorder": 6}
-        axes.errorbar(places, values, _lengths(known), **line, **_outline(look.colour, size))
+        mark_artists(axes.errorbar(places, values, _lengths(known), **line, **_outline(look.colour, size)), look.mark)
 
 
 def _outline(colour: object, size: float) -> dict[str, Any]:

@@ -157,8 +157,9 @@ def _draw_model(axes: Axes, panels: tuple[Panel, ...], starts: list[float], look
         places += [*(start + severity for severity in range(len(found))), start + len(found)]
         for bound, levels in bounds.items():
             levels += [*(100 * getattr(estimate, bound) if estimate else math.nan for estimate in found), math.nan]
-    axes.fill_between(places, bounds["low"], bounds["high"], color=look.colour, alpha=0.18, linewidth=0)
-    style: dict[str, Any] = {"color": look.colour, "linestyle": look.line, "marker": look.marker}
+    band: dict[str, Any] = {"color": look.colour, "alpha": 0.18, "linewidth": 0, "gid": look.mark}
+    axes.fill_between(places, bounds["low"], bounds["high"], **band)
+    style: dict[str, Any] = {"color": look.colour, "linestyle": look.line, "marker": look.marker, "gid": look.mark}
     axes.plot(places, bounds["value"], markersize=2.2, linewidth=1, **style)
 
 

@@ -32,6 +32,7 @@ from analysis.layout import (
     wrap_items,
     wrap_label,
 )
+from analysis.report.parts import mark_method
 from pixmim_eval.errors import InputError
 
 GAP = 0.5  # inches between panels side by side: the ticks of the right one
@@ -65,6 +66,7 @@ def draw_epochs(curves: EpochCurves, panels: Sequence[EpochPanel], *, columns: i
     with rc_context(STYLE):
         width, looks = PAGE_WIDTHS[columns], choose_looks(curves.subjects)
         legend, shown = _list_methods(curves, width)
+        looks = _share_marks(curves, looks)
         lines = wrap_items(panels, columns)
         side = len(lines[0])
         height, room = HEIGHTS[side], (width - LEFT - RIGHT - GAP * (side - 1)) / side
@@ -143,6 +145,18 @@ def _list_methods(curves: EpochCurves, width: float) -> tuple[Legend, list[int]]
     return Legend(width, tuple(subjects), {}), shown
 
 
+def _share_marks(curves: EpochCurves, looks: list[Look]) -> list[Look]:
+    """The looks, with one name and mark for the lines that share an entry of the legend."""
+    first: dict[str, Look] = {}
+    shared = []
+    for subject, look in zip(curves.subjects, looks, strict=True):
+        one = first.setdefault(subject.label if subject.method == "unknown" else subject.method, look)
+        several = one is not look or sum(other.method == subject.method for other in curves.subjects) > 1
+        label = subject.method if several and subject.method != "unknown" else look.label
+        shared.append(replace(look, label=label, mark=mark_method(label, looks.index(one))))
+    return shared
+
+
 def _draw_panel(
     axes: Axes, panel: EpochPanel, curves: EpochCurves, looks: list[Look], room: float, height: float
 ) -> None:
@@ -161,8 +175,10 @@ def _draw_panel(
     left, right = axes.get_xlim()
     for (_, place, text, position), level in zip(ends, levels, strict=True):
         weight = "bold" if curves.subjects[position].is_pixmim else "normal"
-        style: dict[str, Any] = {"color": looks[position].colour, "fontweight": weight, "va": "center_baseline"}
-        drawn = axes.text(place + 0.06 * (right - left) / room, level, text, **style)
+        own: dict[str, Any] = {"color": looks[position].colour, "gid": looks[position].mark}
+        drawn = axes.text(
+            place + 0.06 * (right - left) / room, level, text, fontweight=weight, va="center_baseline", **own
+        )
         drawn.set_path_effects([patheffects.withStroke(linewidth=1.6, foreground="white")])
     axes.set_xlabel("pretraining epoch" if curves.over == "epoch" else "radius r of the low-pass filter")
     axes.set_yticks([tick for tick in MaxNLocator(6, steps=STEPS).tick_values(low, high) if low <= tick <= high])
@@ -193,11 +209,12 @@ def _draw_line(axes: Axes, line: Line, look: Look, scale: float, thickness: floa
         [scale * getattr(point.estimate, bound) for point in line.points] for bound in ("value", "low", "high")
     )
     style: dict[str, Any] = {"color": look.colour, "linestyle": look.line, "marker": look.marker, "markersize": 2.6}
+    own: dict[str, Any] = {"color": look.colour, "gid": look.mark}
     if len(places) > 1:
-        axes.fill_between(places, lows, highs, color=look.colour, alpha=0.16 if thickness > 1 else 0.08, linewidth=0)
+        axes.fill_between(places, lows, highs, alpha=0.16 if thickness > 1 else 0.08, linewidth=0, **own)
     else:
-        axes.vlines(places, lows, highs, color=look.colour, linewidth=0.8)
-    axes.plot(places, values, linewidth=thickness, **style)
+        axes.vlines(places, lows, highs, linewidth=0.8, **own)
+    axes.plot(places, values, linewidth=thickness, gid=look.mark, **style)
 
 
 def _spread(levels: Sequence[float], gap: float, low: float, high: float) -> list[float]:

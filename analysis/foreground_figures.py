@@ -32,8 +32,10 @@ from analysis.layout import (
     TITLE,
     TOP,
     Canvas,
+    mark_artists,
     wrap_label,
 )
+from analysis.report.parts import mark_method
 from pixmim_eval.types import Estimate
 
 HEIGHT, GAP, FOOT = 1.7, 0.55, 0.42  # inches: a panel, between panels, and below one
@@ -70,7 +72,7 @@ def draw_overlap(found: Foreground, *, columns: int = 2) -> Figure:
             draw(axes, found)
             axes.grid(axis="y", color=GRID, linewidth=0.5)
             axes.set_axisbelow(True)
-        _add_legend(canvas, crops, rows)
+        _add_legend(canvas, found, rows)
         return canvas.figure
 
 
@@ -102,21 +104,26 @@ def draw_against_probe(found: Foreground, rows: pd.DataFrame, *, columns: int = 
         canvas = Canvas(width, TOP + PROBE_HEIGHT + FOOT + 0.06, caption)
         axes = canvas.add_axes(LEFT, TOP + 0.05, width - LEFT - RIGHT, PROBE_HEIGHT)
         hues = {crop: HUES[place % len(HUES)] for place, crop in enumerate(found.crops)}
+        models = list(dict.fromkeys(str(row.model) for row, _ in points))
         for row, kept in points:
             colour = hues[find_crop(str(row.method)) or ""]
             error = [[100 * (row.value - row.low)], [100 * (row.high - row.value)]]
             across = [[100 * (kept.value - kept.low)], [100 * (kept.high - kept.value)]]
             face = colour if has_low_frequency_target(str(row.method)) else "white"
             style: dict[str, Any] = {"color": colour, "markerfacecolor": face, "markersize": 4.5, "linewidth": 0.9}
-            axes.errorbar(100 * kept.value, 100 * row.value, yerr=error, xerr=across, fmt="o", **style)
+            mark = mark_method(str(row.model), models.index(str(row.model)))
+            mark_artists(
+                axes.errorbar(100 * kept.value, 100 * row.value, yerr=error, xerr=across, fmt="o", **style), mark
+            )
             beyond = 100 * kept.value > 85
             axes.annotate(
-                str(row.model),
+                "\n".join(wrap_label(str(row.model), 1.5)[:4]),
                 (100 * kept.value, 100 * row.value),
                 xytext=(-5 if beyond else 5, 3),
                 textcoords="offset points",
                 ha="right" if beyond else "left",
                 color=INK,
+                gid=mark,
             )
         axes.set_xlim(right=102, left=min(100 * kept.value for _, kept in points) - 8)
         axes.margins(y=0.15)
@@ -146,24 +153,32 @@ def _hue(found: Foreground, crop: str) -> str:
     return HUES[found.crops.index(crop) % len(HUES)]
 
 
+def _mark(found: Foreground, crop: str) -> str:
+    return mark_method(crop, found.crops.index(crop))
+
+
 def _draw_bars(axes: Axes, found: Foreground) -> None:
     """A bar a crop, and one with the mask."""
     for place, crop in enumerate(found.crops):
+        mark = _mark(found, crop)
         names = ("overlap_union", f"overlap_union_masked{found.mask}")
         for shift, metric, published in ((-0.2, names[0], PUBLISHED), (0.2, names[1], PUBLISHED_MASKED)):
             number = found.found[crop, metric]
             style: dict[str, Any] = {"hatch": "////", "edgecolor": "white", "linewidth": 0} if shift > 0 else {}
-            axes.bar(place + shift, 100 * number.value, 0.38, color=_hue(found, crop), **style)
+            axes.bar(place + shift, 100 * number.value, 0.38, color=_hue(found, crop), gid=mark, **style)
             error = [[100 * (number.value - number.low)], [100 * (number.high - number.value)]]
-            axes.errorbar(place + shift, 100 * number.value, yerr=error, fmt="none", ecolor=INK, elinewidth=0.8)
+            whiskers: dict[str, Any] = {"fmt": "none", "ecolor": INK, "elinewidth": 0.8}
+            mark_artists(axes.errorbar(place + shift, 100 * number.value, yerr=error, **whiskers), mark)
             top = 100 * number.high
             if crop in published and found.is_imagenet and (shift < 0 or found.mask == "75"):
                 top = max(top, 100 * published[crop])
                 ends = (place + shift - 0.19, place + shift + 0.19)
-                axes.hlines(100 * published[crop], *ends, colors=INK, linestyles=":", linewidth=1.1)
-            beside: dict[str, Any] = {"xytext": (0, 1.5), "textcoords": "offset points", "ha": "center"}
+                axes.hlines(100 * published[crop], *ends, colors=INK, linestyles=":", linewidth=1.1, gid=mark)
+            beside: dict[str, Any] = {"xytext": (0, 1.5), "textcoords": "offset points", "ha": "center", "gid": mark}
             axes.annotate(f"{100 * number.value:.1f}", (place + shift, top), **beside)
     axes.set_xticks(range(len(found.crops)), ["\n".join(wrap_label(crop, 0.5)) for crop in found.crops])
+    for label, crop in zip(axes.get_xticklabels(), found.crops, strict=True):
+        label.set_gid(_mark(found, crop))
     axes.tick_params(axis="x", length=0)
     axes.set_ylim(0, 112)
     axes.set_yticks(range(0, 101, 25))
@@ -178,7 +193,7 @@ def _draw_distribution(axes: Axes, found: Foreground) -> None:
             numbers = found.list_numbers(crop, f"{metric}_quantile/")
             levels, values = [100 * float(name) for name, _ in numbers], [100 * number.value for _, number in numbers]
             if numbers:
-                axes.plot(values, levels, color=_hue(found, crop), ls=line, linewidth=1)
+                axes.plot(values, levels, color=_hue(found, crop), ls=line, linewidth=1, gid=_mark(found, crop))
     axes.set_xlim(0, 100)
     axes.set_ylim(0, 100)
     axes.set_yticks(range(0, 101, 25))
@@ -192,9 +207,10 @@ def _draw_sizes(axes: Axes, found: Foreground) -> None:
         numbers = [(name.split("-"), number) for name, number in found.list_numbers(crop, "overlap_union_size/")]
         middles = [50 * (float(low) + float(high)) for (low, high), _ in numbers]
         bounds = np.array([(number.low, number.high) for _, number in numbers]).reshape(-1, 2)
-        axes.fill_between(middles, *(100 * bounds.T), color=_hue(found, crop), alpha=0.18, linewidth=0)
+        own: dict[str, Any] = {"color": _hue(found, crop), "gid": _mark(found, crop)}
+        axes.fill_between(middles, *(100 * bounds.T), alpha=0.18, linewidth=0, **own)
         values = [100 * number.value for _, number in numbers]
-        axes.plot(middles, values, color=_hue(found, crop), marker="o", markersize=2.4, linewidth=1)
+        axes.plot(middles, values, marker="o", markersize=2.4, linewidth=1, **own)
     axes.set_xlim(0, 100)
     axes.set_ylim(0, 105)
     axes.set_yticks(range(0, 101, 25))
@@ -212,7 +228,8 @@ def _draw_definitions(axes: Axes, found: Foreground) -> None:
             if number:
                 error = [[100 * (number.value - number.low)], [100 * (number.high - number.value)]]
                 style: dict[str, Any] = {"color": _hue(found, crop), "markersize": 2.6, "elinewidth": 0.8}
-                axes.errorbar(position + shift, 100 * number.value, yerr=error, fmt="o", **style)
+                drawn = axes.errorbar(position + shift, 100 * number.value, yerr=error, fmt="o", **style)
+                mark_artists(drawn, _mark(found, crop))
     slot = axes.bbox.width / axes.figure.dpi / max(len(known), 1)
     axes.set_xticks(range(len(known)), ["\n".join(wrap_label(DEFINITIONS[name], slot)) for name in known])
     axes.set_xlim(-0.5, len(known) - 0.5)
@@ -226,10 +243,10 @@ def _arrange_legend(crops: list[str], width: float) -> list[list[str]]:
     return [crops[start : start + abreast] for start in range(0, len(crops), abreast)]
 
 
-def _add_legend(canvas: Canvas, crops: list[str], rows: list[list[str]]) -> None:
-    canvas.figure.legend(
-        [Patch(facecolor=HUES[place % len(HUES)]) for place in range(len(crops))],
-        crops,
+def _add_legend(canvas: Canvas, found: Foreground, rows: list[list[str]]) -> None:
+    drawn = canvas.figure.legend(
+        [Patch(facecolor=_hue(found, crop)) for crop in found.crops],
+        ["-"] * len(found.crops),
         loc="upper left",
         bbox_to_anchor=(0.06 / canvas.width, 1 - TOP / canvas.height),
         ncols=max(len(row) for row in rows),
@@ -240,3 +257,8 @@ def _add_legend(canvas: Canvas, crops: list[str], rows: list[list[str]]) -> None
         columnspacing=1.4,
         labelspacing=0.3,
     )
+    for text, handle, crop in zip(drawn.get_texts(), drawn.legend_handles, found.crops, strict=True):
+        text.set_text(crop)  # only now: matplotlib before 3.10 leaves out entries that begin with an underscore
+        text.set_gid(_mark(found, crop))
+        if handle:
+            handle.set_gid(_mark(found, crop))

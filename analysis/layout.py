@@ -10,13 +10,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
+from matplotlib.container import Container
 from matplotlib.figure import Figure
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from analysis.report.parts import mark_method
 from analysis.subjects import Subject
 from pixmim_eval.types import Estimate
 
@@ -56,8 +59,16 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Look:
-    """How one model is drawn everywhere: a PixMIM version is its baseline's hue, darker, hatched and dashed."""
+    """How one model is drawn everywhere: a PixMIM version is its baseline's hue, darker, hatched and dashed.
 
+    Args:
+        label: its name.
+        mark: the gid of all that is drawn of it (see report.parts.mark_method).
+        colour, hatch, marker, line: as matplotlib calls them.
+    """
+
+    label: str
+    mark: str
     colour: str
     hatch: str
     marker: str
@@ -68,13 +79,14 @@ def choose_looks(subjects: tuple[Subject, ...]) -> list[Look]:
     """A hue for each family; the PixMIM version of a pair is darker, hatched and dashed."""
     families = list(dict.fromkeys(subject.family for subject in subjects))
     looks = []
-    for subject in subjects:
+    for number, subject in enumerate(subjects):
+        named = subject.label, mark_method(subject.label, number)
         place = families.index(subject.family)
         paired = sum(other.family == subject.family for other in subjects) > 1
         if paired and subject.is_pixmim:
-            looks.append(Look(darken(HUES[place]), "////", "s", (0, (3, 1.2))))
+            looks.append(Look(*named, darken(HUES[place]), "////", "s", (0, (3, 1.2))))
         else:
-            looks.append(Look(HUES[place], "", MARKERS[place], "-"))
+            looks.append(Look(*named, HUES[place], "", MARKERS[place], "-"))
     return looks
 
 
@@ -88,6 +100,12 @@ def lighten(hue: str) -> str:
     """The same on a dark page, on which a darker one would be lost."""
     tone, lightness, saturation = colorsys.rgb_to_hls(*to_rgb(hue))
     return to_hex(colorsys.hls_to_rgb(tone, lightness + 0.5 * (1 - lightness), saturation))
+
+
+def mark_artists(drawn: Container, mark: str) -> None:
+    """Gives all parts of error bars or bars their method's mark."""
+    for artist in drawn.get_children():
+        artist.set_gid(mark)
 
 
 def choose_limit(estimates: Iterable[Estimate | None]) -> float:
@@ -128,6 +146,26 @@ def wrap_label(text: str, room: float) -> list[str]:
     return [line.strip() for line in lines]
 
 
+class _MarkingHandler(HandlerTuple):
+    """Lets what a legend draws of a bar and a line carry their marks."""
+
+    def create_artists(self, legend: Any, orig_handle: Any, *place: Any) -> list[Artist]:
+        """See matplotlib's HandlerBase."""
+        drawn = list(super().create_artists(legend, orig_handle, *place))
+        for artist in drawn:
+            artist.set_gid(orig_handle[0].get_gid())
+            artist.set_label(orig_handle[0].get_label())
+        return drawn
+
+
+def draw_swatch(look: Look) -> tuple[Patch, Line2D]:
+    """The legend's handle of a model: a bar and a line."""
+    named: dict[str, Any] = {"gid": look.mark, "label": look.label}
+    line: dict[str, Any] = {"linestyle": look.line, "marker": look.marker, "markersize": 3, "linewidth": 1.1}
+    bar = Patch(facecolor=look.colour, hatch=look.hatch, edgecolor="white", linewidth=0, **named)
+    return bar, Line2D([], [], color=look.colour, **line, **named)
+
+
 class Canvas:
     """A figure whose parts are placed in inches from its left and upper edges, a caption last.
 
@@ -145,7 +183,7 @@ class Canvas:
         self.width, self.height = width, top + len(lines) * LINE + 0.06
         self.figure = Figure(figsize=(self.width, self.height))
         self.figure.set_label(caption)
-        self.add_text("\n".join(lines), MARGIN, top, color=CAPTION, linespacing=1.2, gid="caption")
+        self.add_text("\n".join(lines), MARGIN, top, color=CAPTION, linespacing=1.2, gid=CAPTION_MARK)
 
     def add_text(self, text: str, left: float, top: float, **style: Any) -> None:
         """A text whose upper left corner is there."""
@@ -158,13 +196,7 @@ class Canvas:
 
     def add_legend(self, legend: Legend, looks: list[Look]) -> None:
         """Every model as bar and line, then the extra entries, at the top of the page."""
-        handles: list[Any] = [
-            (
-                Patch(facecolor=look.colour, hatch=look.hatch, edgecolor="white", linewidth=0),
-                Line2D([], [], color=look.colour, linestyle=look.line, marker=look.marker, markersize=3, linewidth=1.1),
-            )
-            for look in looks
-        ]
+        handles: list[Any] = [draw_swatch(look) for look in looks]
         labels = [*legend.labels, *legend.extra]
         drawn = self.figure.legend(
             [*handles, *legend.extra.values()],
@@ -178,11 +210,13 @@ class Canvas:
             handlelength=3.2,
             columnspacing=1.4,
             labelspacing=0.3,
-            handler_map={tuple: HandlerTuple(ndivide=None, pad=0.4)},
+            handler_map={tuple: _MarkingHandler(ndivide=None, pad=0.4)},
         )
         # Named afterwards: matplotlib before 3.10 leaves out entries that begin with an underscore.
         for text, label in zip(drawn.get_texts(), labels, strict=True):
             text.set_text(label)
+        for text, look in zip(drawn.get_texts(), looks, strict=False):  # the extra entries have no method
+            text.set_gid(look.mark)
 
 
 class Legend:
@@ -203,12 +237,6 @@ class Legend:
         self.columns = max(1, min(int(width / longest), entries))
         rows = math.ceil(entries / self.columns)
         self.height = (rows + sum(label.count("\n") for label in self.labels)) * LINE
-
-
-def read_caption(figure: Figure) -> str:
-    """The text under a figure of a Canvas, on one line; "" where there is none."""
-    found = (text.get_text() for text in figure.texts if text.get_gid() == CAPTION_MARK)
-    return " ".join(next(found, "").split())
 
 
 def draw_chance() -> Line2D:

@@ -31,6 +31,7 @@ from analysis.layout import (
     Legend,
     Look,
     choose_looks,
+    mark_artists,
 )
 from analysis.shape_bias import Observer, ShapeBias
 from analysis.subjects import Subject
@@ -169,13 +170,13 @@ def _draw_observer(axes: Axes, observer: Observer, rows: Sequence[str], look: Lo
         linewidth=0.6,
         alpha=0.55,
         zorder=3,
+        gid=look.mark,
     )
-    style: dict[str, Any] = {"color": look.colour, "marker": look.marker, "markeredgecolor": "white"}
+    style: dict[str, Any] = {"color": look.colour, "marker": look.marker, "markeredgecolor": "white", "gid": look.mark}
     axes.plot(values, heights, linestyle="", markersize=4.2, markeredgewidth=0.4, zorder=4, **style)
     if observer.overall:
-        axes.axvline(
-            100 * observer.overall.value, color=look.colour, linestyle=look.line, linewidth=0.8, alpha=0.7, zorder=1.5
-        )
+        line: dict[str, Any] = {"linestyle": look.line, "linewidth": 0.8, "alpha": 0.7, "zorder": 1.5}
+        axes.axvline(100 * observer.overall.value, color=look.colour, gid=look.mark, **line)
 
 
 def _finish(axes: Axes, rows: int) -> None:
@@ -241,7 +242,7 @@ def _draw_cross(axes: Axes, observer: Observer, look: Look) -> None:
         [[max(100 * (found.value - found.low), 0)], [max(100 * (found.high - found.value), 0)]]
         for found in (accuracy, overall)
     ]
-    axes.errorbar(
+    drawn = axes.errorbar(
         [100 * accuracy.value],
         [100 * overall.value],
         xerr=lengths[0],
@@ -253,6 +254,7 @@ def _draw_cross(axes: Axes, observer: Observer, look: Look) -> None:
         markeredgewidth=0.4,
         elinewidth=0.8,
     )
+    mark_artists(drawn, look.mark)
 
 
 def _list_ticks(low: float, high: float) -> list[float]:

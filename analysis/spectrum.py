@@ -84,8 +84,9 @@ def draw_spectrum(group: Group, *, columns: int = 2) -> Figure:
 def _draw_model(axes: Axes, bands: pd.DataFrame, look: Look) -> None:
     """One model's line through the middles of its bands, and its intervals."""
     middles = (bands["low"] + bands["high"]) / 2
-    axes.fill_between(middles, bands["value_low"], bands["value_high"], color=look.colour, alpha=0.18, linewidth=0)
-    style: dict[str, Any] = {"color": look.colour, "linestyle": look.line, "marker": look.marker}
+    band: dict[str, Any] = {"color": look.colour, "alpha": 0.18, "linewidth": 0, "gid": look.mark}
+    axes.fill_between(middles, bands["value_low"], bands["value_high"], **band)
+    style: dict[str, Any] = {"color": look.colour, "linestyle": look.line, "marker": look.marker, "gid": look.mark}
     axes.plot(middles, bands["value"], markersize=2.6, linewidth=1, **style)
 
 

@@ -59,8 +59,8 @@ def to_svg(figure: Figure, *, prefix: str) -> str:
     Text stays text in the font of the page. Black becomes the page's text colour, white its background (the custom
     property --paper, else the browser's own), grid lines a shade of the text colour, and colours too dark for a dark
     page are lighter where `color-scheme` is dark. What carries a mark_method as its gid has data-method="NUMBER". The
-    caption under the figure is left out (see layout.read_caption): a page writes it itself. The same figure gives the
-    same bytes.
+    caption under the figure is left out: the figure's label has it, and a page writes it itself. The same figure gives
+    the same bytes.
 
     Args:
         figure: drawn in layout.STYLE.

@@ -134,7 +134,7 @@ def test_a_pixmim_model_has_its_baselines_hue_darker_and_hatched(two_models: lis
     base, own = choose_looks(summarise(two_models).subjects)
     assert (base.hatch, bool(own.hatch)) == ("", True)
     colours = [np.array(matplotlib.colors.rgb_to_hsv(matplotlib.colors.to_rgb(look.colour))) for look in (base, own)]
-    assert colours[0][0] == pytest.approx(colours[1][0], abs=1e-6)
+    assert colours[0][0] == pytest.approx(colours[1][0], abs=2e-3)  # a byte of each channel
     assert colours[1][2] < colours[0][2]
 
 
