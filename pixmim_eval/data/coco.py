@@ -14,6 +14,7 @@ from pycocotools import mask as coco_mask
 from pixmim_eval.data.boxes.coco import CocoFile, image_folders, is_crowd, read_box, read_coco
 from pixmim_eval.data.boxes.images import read_size
 from pixmim_eval.data.boxes.outlines import check_outline, decode_outline, encode_outline
+from pixmim_eval.data.entries import Entries
 from pixmim_eval.data.problems import Problem, summarise_problems
 from pixmim_eval.data.shapes16 import SHAPES, Shapes16Source, render
 from pixmim_eval.data.sources import open_manifest
@@ -69,7 +70,7 @@ class DetectionSet:
     boxes: np.ndarray
     labels: np.ndarray
     crowd: np.ndarray
-    entries: list[dict[str, Any]]
+    entries: Entries
     with_masks: bool
     problems: tuple[Problem, ...] = ()
 
@@ -105,10 +106,10 @@ class DetectionSet:
         ]
         annotations: list[dict[str, Any]] = []
         for row in chosen:
-            for place in range(*self._find(row).indices(len(self.entries))):
-                category = int(self.categories[self.labels[place]])
+            found = self._find(row)
+            for category, entry in zip(self.categories[self.labels[found]].tolist(), self.entries[found], strict=True):
                 numbers = {"id": len(annotations) + 1, "image_id": int(row) + 1, "category_id": category}
-                annotations.append(numbers | self.entries[place])
+                annotations.append(numbers | entry)
         categories = [
             {"id": number, "name": name} for number, name in zip(self.categories.tolist(), self.classes, strict=True)
         ]
@@ -130,7 +131,7 @@ def open_detection(path: str) -> DetectionSet:
     boxes beyond their image (clipped for training; evaluation takes them as they are), and classes without an object.
 
     Raises:
-        InputError: a damaged file, no classes, no images, or no object left that is not a crowd.
+        InputError: a damaged file, no classes, two of one name, no images, or no object left that is not a crowd.
     """
     if path.startswith("builtin:"):
         return _open_builtin(path)
@@ -168,7 +169,7 @@ def open_detection(path: str) -> DetectionSet:
             boxes=np.array([box for *_, box in kept], dtype=np.float64).reshape(-1, 4),
             labels=np.array([label for _, label, *_ in kept], dtype=np.int64),
             crowd=np.array([is_crowd(entry) for _, _, entry, _ in kept], dtype=bool),
-            entries=[_complete_entry(entry, sizes[row], with_masks) for row, _, entry, _ in kept],
+            entries=Entries(_complete_entry(entry, sizes[row], with_masks) for row, _, entry, _ in kept),
             with_masks=with_masks,
             problems=tuple(problems),
         ),
@@ -238,8 +239,17 @@ def _check_classes(found: DetectionSet, where: str) -> DetectionSet:
     """The set with its empty classes on the list.
 
     Raises:
-        InputError: no object is left that a detector can be scored on.
+        InputError: two classes of one name, or no object left that a detector can be scored on.
     """
+    twice = sorted({name for name in found.classes if found.classes.count(name) > 1})
+    if twice:
+        raise InputError(
+            "classes",
+            expected="a name of its own for each",
+            found=f"{', '.join(twice[:3])} more than once",
+            where=where,
+            fix="Name the categories of the file apart: rows tell them by name.",
+        )
     counts = np.bincount(found.labels[~found.crowd], minlength=len(found.classes))
     if not counts.any():
         raise InputError(
@@ -280,6 +290,6 @@ def _open_builtin(path: str) -> DetectionSet:
         boxes=np.concatenate(boxes).astype(np.float64),
         labels=manifest.labels,
         crowd=np.zeros(count, dtype=bool),
-        entries=entries,
+        entries=Entries(entries),
         with_masks=True,
     )

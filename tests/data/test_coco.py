@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,23 @@ def test_a_round_trip_through_coco_json_is_exact(tmp_path: Path) -> None:
         assert np.array_equal(one.crowd, two.crowd) and np.array_equal(found.masks(row), again.masks(row))
 
 
+def test_objects_take_the_memory_of_their_text(tmp_path: Path) -> None:
+    """COCO's training set as objects of Python would take gigabytes, in every process that reads images."""
+    content = make_content()
+    entry = {**content["annotations"][0], "segmentation": [[1.25, 2.5, 30.75, 2.5, 30.75, 20.125] * 20]}
+    content["annotations"] = [{**entry, "id": number} for number in range(1, 501)]
+    file = write_set(tmp_path, content)
+    open_detection(file)  # what is loaded once
+    tracemalloc.start()
+    found = open_detection(file)
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert taken < 1.5 * Path(file).stat().st_size
+    assert found.entries[499] == found.entries[-1] == found.entries[0] and len(found.entries[5:9]) == 4
+    with pytest.raises(IndexError):
+        found.entries[500]
+
+
 @pytest.mark.parametrize("kind", ["bbox", "segm"])
 def test_the_truth_found_again_scores_one(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = open_detection(write_set(tmp_path, make_content()))
@@ -179,6 +197,10 @@ def test_none_left_is_an_error_that_says_why(tmp_path: Path) -> None:
     for entry in content["annotations"][:4]:
         entry["bbox"][2] = 0
     with pytest.raises(InputError, match="4 boxes that are empty"):
+        open_detection(write_set(tmp_path, content))
+    content = make_content()
+    content["categories"][0]["name"] = "dog"
+    with pytest.raises(InputError, match="dog more than once"):
         open_detection(write_set(tmp_path, content))
     content = make_content()
     with pytest.raises(InputError, match="images/val2017"):

@@ -45,13 +45,14 @@ def encode_outline(outline: Any, height: int, width: int) -> Any:
 def _check_polygon(polygon: Any, height: int, width: int) -> str:
     if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
         return "a polygon of fewer than three corners"
-    if not all(type(number) in (int, float) for number in polygon):
+    if not {*map(type, polygon)} <= {int, float}:
         return "a polygon of other things than numbers"
     try:
-        across, down = np.array(polygon, dtype=np.float64).reshape(-1, 2).T
+        corners = np.array(polygon, dtype=np.float64).reshape(-1, 2)
     except OverflowError:  # JSON's integers have no limit
         return "a polygon with corners far from the image"
-    near = (np.abs(across - width / 2) <= 1.5 * width).all() and (np.abs(down - height / 2) <= 1.5 * height).all()
+    middle = np.array((width / 2, height / 2))
+    near = (np.abs(corners - middle) <= 3 * middle).all()
     return "" if near else "a polygon with corners far from the image"  # NaN is near nothing
 
 
