@@ -1,0 +1,215 @@
+"""A report as one HTML file: nothing is loaded from elsewhere, and whatever a name holds is shown as text."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+
+from analysis.formats import Table
+from analysis.report.methods import Method, find_shared, list_methods
+from analysis.report.parts import Picture, Plot, Report, Section
+from analysis.report.svg import to_svg
+from pixmim_eval.errors import InputError
+from pixmim_eval.files import write_atomic
+from pixmim_eval.results import COLUMNS
+
+FILTERED = 9  # rows from which a table has a field to filter it
+SHOWN_PROBLEMS = 8  # more of them are folded
+_PNG = b"\x89PNG\r\n\x1a\n"
+# Of JSON in a page: what could end its element or open another. Inside JSON's strings an escape means the same.
+_JSON_ESCAPES = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"})
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure or picture in the page: its anchor, its SVG or the data: URL of its PNG with the size in pixels."""
+
+    anchor: str
+    title: str
+    caption: str
+    svg: Markup | None = None
+    methods: tuple[Method, ...] = ()
+    image: str = ""
+    size: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
+class PageTable:
+    """A table in the page; `hints` are the commands that would fill its empty cells."""
+
+    anchor: str
+    table: Table
+    hints: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A section in the page."""
+
+    anchor: str
+    section: Section
+    drawings: tuple[Drawing, ...]
+    tables: tuple[PageTable, ...]
+
+
+def write_page(report: Report, path: Path) -> Path:
+    """Writes a report as one self-contained HTML page.
+
+    The page sorts and filters its tables, switches methods in its plots and shows the rows behind each number; without
+    JavaScript all tables and figures are there still.
+
+    Args:
+        report: what it shows; `rows` has the fields of ResultRow and `source`, 0…N-1 each once.
+        path: the file to write, e.g. reports/index.html.
+
+    Returns:
+        `path`.
+
+    Raises:
+        InputError: a picture is not a PNG that can be read.
+        ValueError: the rows are not numbered.
+    """
+    write_atomic(path, render_page(report).encode("utf-8", "xmlcharrefreplace"))
+    return path
+
+
+def render_page(report: Report) -> str:
+    """The text of write_page's file."""
+    style, script = _read_data("style.css"), _read_data("script.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    parts = tuple(_lay_out(report.sections))
+    environment = Environment(
+        loader=FunctionLoader(_read_data),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("template.html").render(
+        report=report,
+        parts=parts,
+        shared_methods=find_shared(drawing.methods for part in parts for drawing in part.drawings),
+        filtered=FILTERED,
+        shown_problems=SHOWN_PROBLEMS,
+        rows=Markup(encode_rows(report.rows)),
+        style=Markup(style),
+        script=Markup(script),
+        policy="; ".join(
+            (
+                "default-src 'none'",
+                f"script-src 'sha256-{digest}'",
+                "style-src 'unsafe-inline'",  # matplotlib's SVG styles its elements one by one
+                "img-src data:",
+                "base-uri 'none'",
+                "form-action 'none'",
+                "require-trusted-types-for 'script'",
+            )
+        ),
+    )
+
+
+def _read_data(name: str) -> str:
+    return (files("analysis.report") / "page" / name).read_text("utf-8")
+
+
+def encode_rows(rows: pd.DataFrame) -> str:
+    """Result rows as JSON that may stand inside a <script> element.
+
+    Args:
+        rows: columns of ResultRow and `source`; others are left out.
+
+    Returns:
+        {"length": N, "columns": {name: {"kind": "text" | "number", "values": […], "codes": […]}}}, in the order of
+        `source`. `codes` are positions in `values`, -1 of a missing value; without `codes`, `values` are one a row,
+        null where missing. Infinite numbers are the strings "Infinity" and "-Infinity".
+
+    Raises:
+        ValueError: `source` is not 0…N-1 in some order.
+    """
+    if sorted(rows["source"]) != list(range(len(rows))):
+        raise ValueError("rows of a report are numbered by `source`, 0…N-1, each once")
+    ordered = rows.sort_values("source")
+    columns = {name: _encode_column(ordered[name]) for name in COLUMNS}
+    text = json.dumps({"length": len(rows), "columns": columns}, allow_nan=False, separators=(",", ":"))
+    return text.translate(_JSON_ESCAPES)
+
+
+def _encode_column(column: pd.Series) -> dict[str, Any]:
+    kind = "number" if pd.api.types.is_numeric_dtype(column) else "text"
+    codes, values = pd.factorize(column)
+    distinct = [_encode_value(value) for value in values.tolist()]
+    places = codes.tolist()
+    if kind == "text" or 4 * len(distinct) < len(places):
+        return {"kind": kind, "values": distinct, "codes": places}
+    return {"kind": kind, "values": [None if place < 0 else distinct[place] for place in places]}
+
+
+def _encode_value(value: Any) -> Any:
+    infinite = isinstance(value, float) and value in (float("inf"), float("-inf"))
+    return str(value).replace("inf", "Infinity") if infinite else value
+
+
+def _lay_out(sections: Sequence[Section]) -> Iterator[Part]:
+    """Sections with anchors that are unique in the page, and figures ready to stand in it."""
+    taken: set[str] = set()
+    figures = tables = 0
+    for section in sections:
+        name = re.sub(r"[^a-z0-9]+", "-", section.name.lower()).strip("-") or "section"
+        anchor = next(found for found in _propose(name) if found not in taken)
+        taken.add(anchor)
+        drawings = []
+        for one in (*section.plots, *section.pictures):
+            figures += 1
+            drawings.append(_draw(one, f"page-figure-{figures}"))
+        shown = []
+        for table in section.tables:
+            tables += 1
+            hints = tuple(dict.fromkeys(cell.hint for row in table.rows for cell in row if cell.hint))
+            shown.append(PageTable(f"page-table-{tables}", table, hints))
+        yield Part(anchor, section, tuple(drawings), tuple(shown))
+
+
+def _propose(name: str) -> Iterator[str]:
+    """Anchors, the plainest first; those that begin with "page" are the page's own."""
+    if not name.startswith("page"):
+        yield name
+    yield from (f"section-{name}-{number}" for number in range(1, 1_000_000))
+
+
+def _draw(one: Plot | Picture, anchor: str) -> Drawing:
+    if isinstance(one, Plot):
+        svg = Markup(to_svg(one.figure, prefix=anchor))
+        return Drawing(anchor, one.title, one.caption, svg, list_methods(one.figure))
+    data = _read_png(one.path)
+    image = f"data:image/png;base64,{base64.b64encode(data).decode()}"
+    return Drawing(anchor, one.title, one.caption, image=image, size=struct.unpack(">II", data[16:24]))
+
+
+def _read_png(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        data, found = b"", f"{type(error).__name__}: {error.strerror}"
+    else:
+        found = f"{len(data)} bytes that begin with {data[:8]!r}"
+    if not data.startswith(_PNG) or len(data) < 24:
+        raise InputError(
+            "a picture of a report",
+            expected="a PNG file",
+            found=found,
+            where=str(path),
+            fix="Delete the file and run the command that drew it again.",
+        )
+    return data
