@@ -14,6 +14,7 @@ import torch
 
 from pixmim_eval.data.problems import summarise_problems
 from pixmim_eval.data.segmentation import SegmentationSet, open_segmentation
+from pixmim_eval.devices import resolve_precision
 from pixmim_eval.errors import InputError
 from pixmim_eval.extract import process_rank, select_rows
 from pixmim_eval.extract.store import load_entry
@@ -128,14 +129,14 @@ class Segmentation(EvaluationSuite):
         """The settings of this protocol alone."""
         options = config.options
         if condition == "upernet":
-            return tuple(sorted(vars(resolve_recipe(model, options)).items()))
+            return tuple(sorted(vars(resolve_recipe(model, config)).items()))
         return (options.bank, *((options.k, options.temperature) if condition == "knn" else ()))
 
     def count_images(self, model: Model, condition: str, config: SuiteConfig) -> dict[str, int]:
         """Forward passes; see EvaluationSuite."""
         val, train = (len(select_rows(get_set(config, role).manifest, config.limit)) for role in self.needs)
         if condition == "upernet":
-            recipe = resolve_recipe(model, config.options)
+            recipe = resolve_recipe(model, config)
             return {"val-upernet": val, "train-upernet": recipe.iterations * recipe.train_batch_size}
         return {f"val-{condition}": val, "train-tokens": min(train, config.options.bank)}
 
@@ -243,13 +244,15 @@ def check_sets(config: SuiteConfig) -> None:
                 logger.warning("%s: %s", data.name, summarise_problems(data.problems))
 
 
-def resolve_recipe(model: Model, options: Any) -> UperNetRecipe:
-    """The recipe that SegmentationOptions name, with the fields that they give, for a model. Raises InputError where
-    they do not fit."""
+def resolve_recipe(model: Model, config: SuiteConfig) -> UperNetRecipe:
+    """The recipe that SegmentationOptions name, with the fields that they give, for a model on a device. Raises
+    InputError where they do not fit."""
+    options = config.options
     convolutional = any(isinstance(module, ConvVisionTransformer) for module in model.encoder.modules())
     name = "published-convmae" if options.recipe == "published" and convolutional else options.recipe
     given = {f.name: getattr(options, f.name) for f in fields(UperNetRecipe)}
     recipe = replace(RECIPES[name], **{field: value for field, value in given.items() if value is not None})
+    recipe = replace(recipe, precision=resolve_precision(config.device, recipe.precision))
     return resolve_sizes(recipe, model.preprocessing.size, model.encoder.patch)
 
 
@@ -257,7 +260,7 @@ def prepare(model: Model, condition: str, config: SuiteConfig) -> Prepared:
     """A model with the head of a protocol, which is fitted or trained where it is not there."""
     if condition != "upernet":
         return _prepare_tokens(model, condition, config)
-    recipe, train = resolve_recipe(model, config.options), get_set(config, "train")
+    recipe, train = resolve_recipe(model, config), get_set(config, "train")
     rows = select_rows(train.manifest, config.limit)
     return _wrap(*train_upernet(model, train, rows, config, recipe), recipe, model, len(rows))
 
@@ -266,7 +269,7 @@ def prepare_again(model: Model, condition: str, config: SuiteConfig) -> Prepared
     """As `prepare`, but None where a UperNet is not trained to its end: nothing is trained."""
     if condition != "upernet":
         return _prepare_tokens(model, condition, config)
-    recipe, train = resolve_recipe(model, config.options), get_set(config, "train")
+    recipe, train = resolve_recipe(model, config), get_set(config, "train")
     rows = select_rows(train.manifest, config.limit)
     found = load_upernet(model, train, rows, config, recipe)
     return None if found is None else _wrap(*found, recipe, model, len(rows))

@@ -174,6 +174,8 @@ def test_what_cannot_be_done_is_an_error() -> None:
         NearestTokens(MODEL.encoder, make_bank(), 5, 0.0, "cpu")
     with pytest.raises(InputError, match="at least two images"):
         fit_tokens(make_bank(4), seed=0)
+    with pytest.raises(InputError, match="--bank"):
+        gather_tokens(MODEL, make_set(3), GEOMETRY, make_config(), count=0)
 
 
 def test_tokens_that_are_not_finite_are_named() -> None:

@@ -389,6 +389,10 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
         ({"crop": 16}, "at least 32"),
         ({"inference": "whole"}, "relative positions"),
         ({"stride": 64}, "1 to the crop"),
+        ({"channels": 0}, "at least 1"),
+        ({"auxiliary_weight": -0.1}, "0 or more"),
+        ({"learning_rate": 0.0}, "above 0"),
+        ({"layer_decay": 1.1}, "at most 1"),
     ],
 )
 def test_settings_that_do_not_fit_are_errors(changes: dict[str, object], named: str) -> None:

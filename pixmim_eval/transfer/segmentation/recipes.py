@@ -68,6 +68,11 @@ RECIPES = {
 }
 
 
+_COUNTS = ("iterations", "accumulate", "channels", "auxiliary_channels")
+_NATURAL = ("weight_decay", "warmup_iterations", "power", "auxiliary_weight")
+_POSITIVE = ("learning_rate", "layer_decay", "least_scale", "most_of_a_class")
+
+
 def resolve_sizes(recipe: UperNetRecipe, size: int, patch: int) -> UperNetRecipe:
     """The recipe with crop and stride in pixels, for a model that takes images of `size`.
 
@@ -83,13 +88,11 @@ def resolve_sizes(recipe: UperNetRecipe, size: int, patch: int) -> UperNetRecipe
             ("crop", crop, f"a multiple of the patch, {patch}", crop % patch == 0),
             ("crop", crop, f"at least {least}, so that a map of a 32nd of it is left", crop >= least),
             ("stride", recipe.stride, f"1 to the crop, {crop}", 0 < recipe.stride <= crop),
-            ("iterations", recipe.iterations, "at least 1", recipe.iterations >= 1),
-            ("accumulate", recipe.accumulate, "at least 1", recipe.accumulate >= 1),
-            ("power", recipe.power, "0 or more", recipe.power >= 0),
-            ("warmup_iterations", recipe.warmup_iterations, "0 or more", recipe.warmup_iterations >= 0),
-            ("drop_path", recipe.drop_path, "0 to below 1", 0 <= recipe.drop_path < 1),
-            ("dropout", recipe.dropout, "0 to below 1", 0 <= recipe.dropout < 1),
-            ("least_scale", recipe.least_scale, "above 0", recipe.least_scale > 0),
+            *((name, value, "at least 1", value >= 1) for name, value in _pick(recipe, _COUNTS)),
+            *((name, value, "0 or more", value >= 0) for name, value in _pick(recipe, _NATURAL)),
+            *((name, value, "0 to below 1", 0 <= value < 1) for name, value in _pick(recipe, ("drop_path", "dropout"))),
+            *((name, value, "above 0", value > 0) for name, value in _pick(recipe, _POSITIVE)),
+            ("layer_decay", recipe.layer_decay, "at most 1", recipe.layer_decay <= 1),
             ("most_scale", recipe.most_scale, "at least --least-scale", recipe.most_scale >= recipe.least_scale),
             (
                 "inference",
@@ -106,3 +109,7 @@ def resolve_sizes(recipe: UperNetRecipe, size: int, patch: int) -> UperNetRecipe
             f"recipe of UperNet, {name}", expected=expected, found=str(value), where=flag, fix=f"Change {flag}."
         )
     return recipe
+
+
+def _pick(recipe: UperNetRecipe, names: tuple[str, ...]) -> list[tuple[str, float]]:
+    return [(name, getattr(recipe, name)) for name in names]

@@ -62,9 +62,11 @@ def gather_tokens(
         count: tokens wanted. Where there are more images, one is taken of each of `count` images.
 
     Raises:
-        InputError: an image cannot be read, or no patch has a labelled pixel.
+        InputError: no tokens are wanted, an image cannot be read, or no patch has a labelled pixel.
         FloatingPointError: tokens are not finite.
     """
+    if count < 1:
+        raise InputError("tokens of a bank", expected="at least 1", found=str(count), where="--bank", fix="Raise it.")
     rows = select_rows(data.manifest, config.limit)
     rows = rows if len(rows) <= count else rows[np.linspace(0, len(rows) - 1, count).round().astype(np.int64)]
     work = TokenPass(model, data, rows, geometry, config, math.ceil(count / len(rows)))

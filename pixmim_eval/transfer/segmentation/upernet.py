@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from pixmim_eval.data.segmentation import IGNORED, SegmentationSet
-from pixmim_eval.devices import resolve_precision
 from pixmim_eval.errors import BadImageError, InputError
 from pixmim_eval.models.convvit import ConvVisionTransformer
 from pixmim_eval.seeds import derive_seed, uniform
@@ -217,7 +216,7 @@ def train_upernet(
         model: a ViT or ConvViT of ours.
         data, rows: the training images.
         config: of the run.
-        recipe: with its sizes resolved.
+        recipe: with its sizes and its precision resolved.
 
     Returns:
         The network in eval mode, and 16 hex digits of all that its weights depend on.
@@ -230,7 +229,6 @@ def train_upernet(
         depend on processes and workers; the learning rate warms up from 0 (published: 1e-6 of it); bf16 where the
         device computes in it (published: fp16 with apex).
     """
-    recipe = replace(recipe, precision=resolve_precision(config.device, recipe.precision))
     fabric = build_fabric(config.device, recipe.precision)
     _check_batch(recipe, fabric.world_size)
     task = UperNetTraining(model, data, rows, config, recipe, fabric)
@@ -244,7 +242,6 @@ def load_upernet(
     model: Model, data: SegmentationSet, rows: np.ndarray, config: SuiteConfig, recipe: UperNetRecipe
 ) -> tuple[UperNet, str] | None:
     """What train_upernet gave, on the run's device; None where that training is not at its end."""
-    recipe = replace(recipe, precision=resolve_precision(config.device, recipe.precision))
     key = _compute_key(model, data, rows, config, recipe)
     folder = find_folder(config, "upernet", key)
     if not is_finished(folder, recipe.iterations):
