@@ -89,7 +89,8 @@ def _find_colour(artists: Sequence[Artist]) -> str:
     colours = [to_rgba(colour) for colour in map(_read_colour, artists) if colour is not None]
     seen = [colour for colour in colours if colour[3] > 0 and min(colour[:3]) < 0.95]
     vivid = [colour for colour in seen if max(colour[:3]) - min(colour[:3]) > 0.1]
-    return to_hex((*vivid, *seen, (0.5, 0.5, 0.5))[0])
+    red, green, blue, _ = (*vivid, *seen, (0.5, 0.5, 0.5, 1.0))[0]
+    return to_hex((red, green, blue))
 
 
 def _read_colour(artist: Artist) -> Any:

@@ -169,11 +169,11 @@ def _lay_out(sections: Sequence[Section]) -> Iterator[Part]:
         name = re.sub(r"[^a-z0-9]+", "-", section.name.lower()).strip("-") or "section"
         anchor = next(found for found in _propose(name) if found not in taken)
         taken.add(anchor)
-        drawings = []
-        for one in (*section.plots, *section.pictures):
+        drawings, shown = [], []
+        pieces: list[Plot | Picture] = [*section.plots, *section.pictures]
+        for one in pieces:
             figures += 1
             drawings.append(_draw(one, f"page-figure-{figures}"))
-        shown = []
         for table in section.tables:
             tables += 1
             hints = tuple(dict.fromkeys(cell.hint for row in table.rows for cell in row if cell.hint))

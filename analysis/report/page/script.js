@@ -430,7 +430,7 @@
     section.append(
       make(
         "div",
-        { class: "table", style: `--columns: ${LISTED.length}` },
+        { class: "table long", style: `--columns: ${LISTED.length}` },
         make("div", { class: "scroll", role: "region", "aria-labelledby": "page-rows-title" }, table),
         make("nav", { class: "tools", "aria-label": "Pages of rows" }, back, forth, status),
       ),
