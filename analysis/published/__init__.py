@@ -8,12 +8,31 @@ but independent measurements, whose source says so.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 
 import pandas as pd
 
 NAMES = ("main_results", "robustness", "shape_bias", "foreground_overlap", "ablations")
+
+
+@dataclass(frozen=True)
+class PublishedNumber:
+    """A row of a published table that is a number; see read_published."""
+
+    table: str
+    method: str
+    backbone: str
+    epochs: int | None
+    dataset: str
+    metric: str
+    value: float
+    printed: str
+    source: str
+    confidence: str
+    note: str
+    recipe: str
 
 
 @cache
@@ -30,7 +49,18 @@ def read_published(name: str) -> pd.DataFrame:
     rows = _read(name)
     rows.insert(list(rows.columns).index("value") + 1, "printed", rows["value"])
     values = pd.to_numeric(rows["value"], errors="coerce").astype(float)
-    return rows.assign(value=values, epochs=_read_epochs(rows))
+    epochs = pd.to_numeric(rows["epochs"], errors="raise").astype("Int64")
+    return rows.assign(value=values, epochs=epochs)
+
+
+@cache
+def list_numbers(name: str) -> tuple[PublishedNumber, ...]:
+    """The numbers of a published table, in its order; `recipe` is "" where the table has none."""
+    rows = read_published(name)
+    rows = rows[rows["value"].notna()].assign(table=name)
+    rows = rows.assign(epochs=rows["epochs"].astype(object).where(rows["epochs"].notna(), None))
+    columns = [field.name for field in fields(PublishedNumber)]
+    return tuple(PublishedNumber(*record) for record in rows.reindex(columns=columns, fill_value="").to_numpy())
 
 
 @cache
@@ -41,17 +71,25 @@ def read_recipes() -> dict[str, dict[str, str]]:
     return {str(name): dict(zip(part["setting"], part["value"], strict=True)) for name, part in parts}
 
 
+@dataclass(frozen=True)
+class PublicWeights:
+    """Whose weights a public file holds, as the published tables name it; epochs None where that is not stated."""
+
+    method: str
+    backbone: str
+    epochs: int | None
+
+
 @cache
-def read_checkpoints() -> pd.DataFrame:
-    """Public weights, whose files tell neither backbone nor epochs: name (of the file, without its ending, or timm's),
-    method and backbone as in the published tables, epochs (Int64), source."""
-    rows = _read("checkpoints")
-    return rows.assign(epochs=_read_epochs(rows)).set_index("name")
+def read_checkpoints() -> dict[str, PublicWeights]:
+    """Public weights, whose files often tell neither backbone nor epochs: by their file's name less its ending, or by
+    timm's name."""
+    columns = ["name", "method", "backbone", "epochs"]
+    return {
+        name: PublicWeights(method, backbone, int(epochs) if epochs else None)
+        for name, method, backbone, epochs in _read("checkpoints")[columns].to_numpy()
+    }
 
 
 def _read(name: str) -> pd.DataFrame:
     return pd.read_csv(Path(__file__).with_name(f"{name}.csv"), dtype=str, keep_default_na=False)
-
-
-def _read_epochs(rows: pd.DataFrame) -> pd.Series:
-    return pd.to_numeric(rows["epochs"], errors="raise").astype("Int64")

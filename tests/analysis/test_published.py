@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from analysis.foreground import PUBLISHED, PUBLISHED_MASKED, PUBLISHED_NOTE
-from analysis.published import NAMES, read_checkpoints, read_published, read_recipes
+from analysis.published import NAMES, PublicWeights, read_checkpoints, read_published, read_recipes
 from analysis.tables import build_published
 from pixmim_eval.transfer.detection.recipes import RECIPES as DETECTION
 from pixmim_eval.transfer.recipes import RECIPES as FINETUNING
@@ -127,11 +127,7 @@ def test_every_recipe_that_a_number_names_is_there() -> None:
 
 def test_public_weights_are_of_methods_with_published_numbers() -> None:
     checkpoints = read_checkpoints()
-    assert checkpoints.index.is_unique
-    assert tuple(checkpoints.loc["mae_pretrain_vit_base", ["method", "backbone", "epochs"]]) == (
-        "MAE",
-        "ViT-B/16",
-        1600,
-    )
+    assert checkpoints["mae_pretrain_vit_base"] == PublicWeights("MAE", "ViT-B/16", 1600)
+    assert checkpoints["resnet50.tv_in1k"].epochs is None
     known = {*read_published("main_results")["method"], *read_published("shape_bias")["method"]}
-    assert set(checkpoints["method"]) <= known
+    assert {weights.method for weights in checkpoints.values()} <= known
