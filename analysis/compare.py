@@ -145,7 +145,7 @@ def _refuse(
         found = [f"{mismatches[0].suite}: {mismatches[0].describe()}"]
     elif contradictions:
         found = [f"{contradictions[0].checkpoint.label} has several values of {contradictions[0].name}"]
-    commands = [*(one.command for one in mismatches), *(one.command for one in missing)]
+    commands = [*(one.command for one in mismatches if one.command), *(one.command for one in missing if one.command)]
     raise InputError(
         "what both checkpoints were measured on",
         expected="at least one number of the same suite, data, condition and protocol",

@@ -35,7 +35,7 @@ from analysis.layout import (
 
 LONGEST = 40  # differences of one page
 LABELS, NUMBERS = {1: 1.45, 2: 2.5}, {1: 0.0, 2: 1.35}  # room for names and for numbers, in inches
-_ROW, _HEAD, _FOOT = 0.05, 0.19, 0.5  # inches: air of a row, a suite's name, ticks and the axis's name
+_ROW, _HEAD, _FOOT = 0.05, 0.19, 0.6  # inches: air of a row, a suite's name, ticks and the axis's name
 _LOOKS: dict[str, tuple[str, str]] = {  # verdict -> marker, colour; filled where separable
     BETTER: (">", HUES[0]),
     WORSE: ("<", HUES[5]),
@@ -177,7 +177,7 @@ def _draw_panel(axes: Axes, rows: Sequence[_Row], unit: str, height: float) -> N
     axes.set_axisbelow(True)
     axes.spines["left"].set_visible(False)
     axes.tick_params(length=2, pad=2)
-    axes.set_xlabel(f"← A’s favour   {'points of per cent' if unit == 'fraction' else unit}   B’s favour →")
+    axes.set_xlabel(f"{'points of per cent' if unit == 'fraction' else unit}\n← A’s favour   B’s favour →")
 
 
 def _draw_marker(verdict: str) -> Line2D:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from analysis.captions import format_interval, name_metric
@@ -22,19 +22,25 @@ class Missing:
     Args:
         checkpoint: the one without them.
         suite, dataset: of what.
-        conditions: their names.
+        conditions, metrics: their names.
         numbers: how many.
         sources: rows of the other that has them.
-        command: that would make them.
+        command: that would make them; "" where the checkpoint was measured just so, and there is no such number of it:
+            a class that never occurs in its answers.
     """
 
     checkpoint: Checkpoint
     suite: str
     dataset: str
     conditions: tuple[str, ...]
+    metrics: tuple[str, ...]
     numbers: int
     sources: tuple[int, ...]
     command: str
+
+    def advise(self) -> str:
+        """What to run, or why there is nothing to run."""
+        return self.command or f"nothing: measured alike, it has no {list_examples(self.metrics)}"
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,7 @@ class Mismatch:
         numbers: how many.
         first, second: what A's setting has and B's has not, and the other way round: "key=value, …".
         sources: rows of both.
-        command: that would measure B as A was.
+        command: that would measure B as A was; "" where nothing would: a loss is of the target of pretraining.
     """
 
     suite: str
@@ -106,7 +112,7 @@ def find_gaps(
     missing = []
     for place in (0, 1):
         left = {setting: one for setting, one in lone[place].items() if (place, setting) not in matched}
-        missing += _list_missing(checkpoints[1 - place], left)
+        missing += _list_missing(checkpoints[1 - place], left, {_strip(setting) for setting in sides[1 - place]})
     return tuple(missing), tuple(mismatches)
 
 
@@ -146,7 +152,8 @@ def _pair_blocks(
         rows = [lone[place][pair[place]] for pair in pairs for place in (0, 1)]
         first, second = told[nearest]
         conditions = tuple(dict.fromkeys(condition for condition, _ in common))
-        command = _write_command(checkpoints[1], key.suite, rows[0].command)
+        own_target = all(text.startswith("target=") and ", " not in text for text in (first, second))
+        command = "" if own_target else _write_command(checkpoints[1], key.suite, rows[0].command)
         sources = list_sources(*(row.estimate for row in rows))
         found.append(Mismatch(key.suite, conditions, len(common), first, second, sources, command))
     return found, matched
@@ -158,20 +165,34 @@ def _describe(setting: Setting, dataset: str) -> dict[str, str]:
     return {**own, "unit": setting.unit, **parse_protocol(setting.procedure)}
 
 
-def _list_missing(checkpoint: Checkpoint, left: Mapping[Setting, Measured]) -> list[Missing]:
-    """What a checkpoint lacks, by suite, data set and the command that made the other's."""
+def _strip(setting: Setting) -> Setting:
+    return setting._replace(metric="", unit="")
+
+
+def _list_missing(
+    checkpoint: Checkpoint, left: Mapping[Setting, Measured], measured: Collection[Setting]
+) -> list[Missing]:
+    """What a checkpoint lacks, by suite, data set and the command that made the other's.
+
+    Args:
+        checkpoint: the one without.
+        left: the other's numbers.
+        measured: settings less metrics under which the checkpoint has numbers.
+    """
     parts: dict[tuple[str, str, str], list[tuple[Setting, Measured]]] = {}
     for setting, one in left.items():
-        parts.setdefault((setting.suite, one.dataset, one.command), []).append((setting, one))
+        command = "" if _strip(setting) in measured else _write_command(checkpoint, setting.suite, one.command)
+        parts.setdefault((setting.suite, one.dataset, command), []).append((setting, one))
     return [
         Missing(
             checkpoint,
             suite,
             dataset,
             tuple(dict.fromkeys(setting.condition for setting, _ in found)),
+            tuple(dict.fromkeys(setting.metric for setting, _ in found)),
             len(found),
             list_sources(*(one.estimate for _, one in found)),
-            _write_command(checkpoint, suite, command),
+            command,
         )
         for (suite, dataset, command), found in parts.items()
     ]

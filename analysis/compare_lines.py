@@ -12,6 +12,7 @@ from analysis.captions import name_metric
 from analysis.compare import BETTER, HIGHER, LOWER, SAME, UNTESTED, WORSE, CheckpointComparison, judge
 from analysis.compare_pairs import FROM_INTERVALS, PAIRED, PAIRED_MEAN, TESTS, Difference
 from analysis.groups import SUMMARY, describe_settings, parse_protocol
+from analysis.subjects import clean_name
 from pixmim_eval.types import Estimate
 
 MARKS = {BETTER: "+", WORSE: "−", SAME: "=", HIGHER: "▲", LOWER: "▼", UNTESTED: "?"}
@@ -70,7 +71,7 @@ def _name(differences: Sequence[Difference]) -> list[str]:
     for found in differences:
         setting = found.setting
         condition = [setting.condition.replace("_", " ")] if several and setting.condition != SUMMARY else []
-        names.append(", ".join([*condition, name_metric(setting.metric)]))
+        names.append(clean_name(", ".join([*condition, name_metric(setting.metric)])))
     for name, count in Counter(names).items():
         if count > 1:
             places = [place for place, other in enumerate(names) if other == name]

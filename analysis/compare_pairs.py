@@ -14,7 +14,7 @@ import pandas as pd
 from analysis.columns import CORRUPTION_GROUPS, SEVERITIES, find_direction, group_corruptions, sort_corruptions
 from analysis.differences import STANDARD, compare_hits, compare_means
 from analysis.epoch_differences import subtract
-from analysis.groups import SUMMARY, is_corrupted, split_protocol
+from analysis.groups import SUMMARY, is_corrupted, parse_protocol, split_protocol
 from analysis.sources import make_estimate, read_estimate
 from pixmim_eval.types import Estimate
 
@@ -103,7 +103,7 @@ def read_side(rows: pd.DataFrame) -> dict[Setting, list[Measured]]:
             one.suite,
             one.dataset_digest,
             one.subset,
-            procedures[one.protocol],
+            procedures[one.protocol] + _name_target(one),
             int(one.seed),
             one.unit,
             one.condition,
@@ -117,6 +117,18 @@ def read_side(rows: pd.DataFrame) -> dict[Setting, list[Measured]]:
         elif known[same].hits is None:  # the same number again, from a run that may know more
             known[same] = measured
     return found
+
+
+def _name_target(row: Any) -> str:
+    """What a model's own loss is a loss of, as a setting more; "" of other metrics.
+
+    Losses of other targets are other quantities. Where a checkpoint does not tell its target, its method stands for it.
+    """
+    if row.metric != "loss":
+        return ""
+    told = parse_protocol(row.pretraining)
+    target = "-".join(told[key] for key in ("target", "radius") if key in told)
+    return f";target={target or f'of {row.method}'}"
 
 
 def list_differences(first: Side, second: Side, *, swapped: bool = False) -> tuple[list[Difference], list[Difference]]:

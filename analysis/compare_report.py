@@ -35,18 +35,21 @@ from analysis.tables import write_table
 _LONGEST = 40  # rows of a table that stays on a page
 
 
-def write_comparison(comparison: CheckpointComparison, rows: pd.DataFrame, out: Path) -> list[Path]:
+def write_comparison(
+    comparison: CheckpointComparison, rows: pd.DataFrame, out: Path, *, columns: int = 2
+) -> list[Path]:
     """Writes compare-A-B.html, and its tables (Markdown, CSV, LaTeX) and figures (PNG, PDF) as files of their own.
 
     Args:
         comparison: see compare_checkpoints.
         rows: those it was made from, with `source`.
         out: the reports folder; tables go to out/tables, figures to out/figures.
+        columns: width of the figure, one or two columns of a page.
 
     Returns:
         The files written, the page first.
     """
-    report = build_comparison(comparison, rows)
+    report = build_comparison(comparison, rows, columns=columns)
     written = [write_page(report, out / f"{name_files(comparison)}.html")]
     for section in report.sections:
         for sheet in section.sheets:
@@ -67,14 +70,14 @@ def _slug(checkpoint: Checkpoint) -> str:
     return slug if plain else f"{slug[:50]}-{checkpoint.digest[:6]}".strip("-.")  # another name may look the same
 
 
-def build_comparison(comparison: CheckpointComparison, rows: pd.DataFrame) -> Report:
+def build_comparison(comparison: CheckpointComparison, rows: pd.DataFrame, *, columns: int = 2) -> Report:
     """The report of a comparison; see write_comparison."""
     lines, stem = list_lines(comparison), name_files(comparison)
     suites = list(dict.fromkeys(line.suite for line in lines))
     tables = {suite: build_suite(comparison, [line for line in lines if line.suite == suite]) for suite in suites}
     gaps = list_gaps(comparison)
     sheet = Sheet(stem, (*tables.values(), *gaps), tabulate_comparison(comparison))
-    sections = [_build_overview(comparison, stem, sheet)]
+    sections = [_build_overview(comparison, stem, sheet, columns)]
     sections += [Section(f"suite-{suite}", suite.replace("_", " "), tables=(table,)) for suite, table in tables.items()]
     if gaps:
         sections.append(Section("not-compared", "What could not be compared", tables=gaps))
@@ -101,12 +104,19 @@ def _introduce(comparison: CheckpointComparison) -> tuple[str, str]:
     return " ".join(told), "Every difference is B − A, on the same data, condition, protocol and seed."
 
 
-def _build_overview(comparison: CheckpointComparison, stem: str, sheet: Sheet) -> Section:
-    figures = draw_differences(comparison)
+def _build_overview(comparison: CheckpointComparison, stem: str, sheet: Sheet, columns: int) -> Section:
+    figures = draw_differences(comparison, columns=columns)
     plots = []
     for number, figure in enumerate(figures, start=1):
         part = f"-part-{number}" if len(figures) > 1 else ""
-        plots.append(Plot(f"{stem}{part}", "Every difference, B − A", figure, str(figure.get_label())))
+        plots.append(
+            Plot(
+                f"{stem}{part}{'-one-column' * (columns == 1)}",
+                "Every difference, B − A",
+                figure,
+                str(figure.get_label()),
+            )
+        )
     text = (*describe_tests(comparison.differences), *describe_singles(comparison))
     return Section("differences", "What is separable", text, plots=tuple(plots), sheets=(sheet,))
 
@@ -179,7 +189,7 @@ def _build_missing(comparison: CheckpointComparison) -> Table:
             Cell(found.dataset),
             Cell(list_examples(found.conditions)),
             Cell(f"{found.numbers:,}", sources=found.sources),
-            Cell(found.command),
+            Cell(found.advise()),
         )
         for found in comparison.missing
     )
@@ -196,7 +206,7 @@ def _build_mismatches(comparison: CheckpointComparison) -> Table:
             Cell(f"{found.numbers:,}", sources=found.sources),
             Cell(found.first or "–"),
             Cell(found.second or "–"),
-            Cell(found.command),
+            Cell(found.command or "nothing does"),
         )
         for found in comparison.mismatches
     )

@@ -19,7 +19,7 @@ _WIDTH = 160  # of what is not a terminal
 
 
 def add_compare(commands: Any) -> argparse.ArgumentParser:
-    """Adds the command to the parsers of analysis.run, without --runs and --out, which others have too."""
+    """Adds the command to the parsers of analysis.run, without the options that others have too."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "compare", help="two checkpoints over everything that both were measured on: what is separable and what is not"
     )
@@ -32,11 +32,19 @@ def add_compare(commands: Any) -> argparse.ArgumentParser:
     return parser
 
 
-def compare(rows: pd.DataFrame, a: str, b: str, out: Path) -> list[Path]:
+def compare(rows: pd.DataFrame, a: str, b: str, out: Path, *, columns: int = 2) -> list[Path]:
     """Prints the comparison of two checkpoints and writes its page, tables and figures; see compare_checkpoints.
+
+    Args:
+        rows: of any number of runs, as read_runs gives.
+        a, b: see find_checkpoint.
+        out, columns: see write_comparison.
 
     Returns:
         The files written.
+
+    Raises:
+        InputError: as compare_checkpoints.
     """
     first, second = find_checkpoint(rows, a, where="A"), find_checkpoint(rows, b, where="B")
     kept = first.select(rows).index.union(second.select(rows).index)
@@ -44,4 +52,4 @@ def compare(rows: pd.DataFrame, a: str, b: str, out: Path) -> list[Path]:
     comparison = compare_checkpoints(shown, first, second)
     console = Console()
     print_comparison(comparison, console if console.is_terminal else Console(width=_WIDTH))
-    return write_comparison(comparison, shown, out)
+    return write_comparison(comparison, shown, out, columns=columns)

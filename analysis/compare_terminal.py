@@ -35,11 +35,11 @@ def print_comparison(comparison: CheckpointComparison, console: Console) -> None
         values = ", ".join(text for text, _ in found.values)
         say(f"several values, not compared: {found.checkpoint.label}, {found.name}: {values}")
     for other in comparison.mismatches[:_MOST]:
-        say(f"not the same protocol, not compared: {other.suite} ({other.numbers}): {other.describe()}")
+        say(f"not the same protocol, not compared: {other.suite} (numbers: {other.numbers}): {other.describe()}")
     for lacking in comparison.missing[:_MOST]:
         conditions = list_examples(lacking.conditions)
-        say(f"{lacking.checkpoint.label} lacks {lacking.suite} ({conditions}; {lacking.numbers} numbers); run:")
-        say(f"  {lacking.command}")
+        say(f"{lacking.checkpoint.label} lacks {lacking.suite} ({conditions}; numbers: {lacking.numbers}); run:")
+        say(lacking.advise())
     lists = (comparison.contradictions, comparison.mismatches, comparison.missing)
     if more := sum(max(len(found) - _MOST, 0) for found in lists):
         say(f"{more} more of these stand in the page.")
@@ -61,7 +61,7 @@ def _build_table(comparison: CheckpointComparison) -> Table:
         texts = [
             f"{line.mark} {line.verdict}",
             "" if line.suite == previous else line.suite,
-            clean_name(line.name) + (" (%)" if line.unit == "fraction" else ""),
+            line.name + (" (%)" if line.unit == "fraction" else ""),
             *values,
             format_interval(found.estimate, "+"),
             *(format_probability(value) for value in (found.probability, found.adjusted)),

@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
             curves = read_curves(rows, arguments.metric, arguments.condition, arguments.over)
             written = write_curves(curves, arguments.out, arguments.condition, columns=arguments.columns)
         elif arguments.command == "compare":
-            written = compare(rows, arguments.a, arguments.b, arguments.out)
+            written = compare(rows, arguments.a, arguments.b, arguments.out, columns=arguments.columns)
         else:
             written = write_tables(rows, arguments.out)
     except InputError as error:
@@ -114,12 +114,13 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         default="epoch",
         help="radius: of the low-pass filter, read from the protocol, or from r40 in a model's name (default epoch)",
     )
-    for command in (figures, curves):
+    comparison = add_compare(commands)
+    for command in (figures, curves, comparison):
         command.add_argument("--columns", type=int, choices=(1, 2), default=2, help="width on the page (default 2)")
     tables = commands.add_parser(
         "tables", help="robustness, paired differences, scores, published numbers, as Markdown, CSV and LaTeX"
     )
-    for command in (report, figures, tables, curves, add_compare(commands)):
+    for command in (report, figures, tables, curves, comparison):
         command.add_argument(
             "--runs",
             type=Path,
