@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
 CROPS = ("rrc", "src", "cc")
 TARGETS = ("pixels", "normalised", "lowfreq")
+TOLD = ("crop", "image_size", "radius", "seed", "target", "normalise_target")  # by name
+# What a training's result does not depend on, beyond the order in which numbers are added.
+_INDIFFERENT = (
+    *("accumulate", "compile", "in_memory", "workers"),
+    *("draw_every", "save_every", "save_dtype", "state_minutes"),
+)
 
 
 def describe_pretraining(settings: Mapping[str, Any]) -> str:
@@ -17,9 +24,10 @@ def describe_pretraining(settings: Mapping[str, Any]) -> str:
         settings: see models.checkpoints.Checkpoint; only "recipe", which pretrain.run writes, is read.
 
     Returns:
-        E.g. "crop=src;image_size=64;radius=11.43;seed=0;target=lowfreq": the radius of a low-frequency target alone,
-        and no target of a method that has labels in its place. What the file does not tell, or tells in no words of
-        ours, is left out; "" of files that are not ours.
+        E.g. "crop=src;image_size=64;others=1f0c4e2a;radius=11.43;seed=0;target=lowfreq": the radius of a low-frequency
+        target alone, and no target of a method that has labels in its place; `others` are 8 hex digits of all other
+        settings, the same where two trainings differ in nothing else. What the file does not tell, or tells in no words
+        of ours, is left out; "" of files that are not ours.
     """
     recipe = settings.get("recipe")
     if not isinstance(recipe, Mapping):
@@ -29,6 +37,7 @@ def describe_pretraining(settings: Mapping[str, Any]) -> str:
     found: dict[str, Any] = {
         "crop": recipe.get("crop") if recipe.get("crop") in CROPS else None,
         "image_size": recipe.get("image_size") if type(recipe.get("image_size")) is int else None,
+        "others": _hash_others(recipe),
         "radius": f"{radius:g}" if has_radius else None,
         "seed": recipe.get("seed") if type(recipe.get("seed")) is int else None,
         "target": target,
@@ -46,3 +55,8 @@ def _read_target(recipe: Mapping[str, Any]) -> str | None:
     if recipe.get("radius"):
         return "lowfreq" if normalised else None
     return "normalised" if normalised else "pixels"
+
+
+def _hash_others(recipe: Mapping[str, Any]) -> str:
+    told = sorted(f"{key}={value!r}" for key, value in recipe.items() if key not in (*TOLD, *_INDIFFERENT))
+    return hashlib.blake2b(repr(told).encode(), digest_size=4).hexdigest()
