@@ -15,6 +15,7 @@ import torch
 
 from pixmim_eval.data.coco import DetectionSet, open_detection
 from pixmim_eval.data.problems import summarise_problems
+from pixmim_eval.devices import resolve_precision
 from pixmim_eval.errors import InputError
 from pixmim_eval.extract import process_rank, select_rows
 from pixmim_eval.extract.store import Entry, load_entry
@@ -154,10 +155,11 @@ def get_set(config: SuiteConfig, role: str) -> DetectionSet:
 
 
 def choose_recipe(model: Model, config: SuiteConfig) -> DetectionRecipe:
-    """The recipe of the command line for a model. Raises InputError where they do not fit."""
+    """The recipe of the command line for a model on a device. Raises InputError where they do not fit."""
     encoder = get_encoder(model)
     size = model.preprocessing.size
-    return resolve_recipe(config.options, size=size, patch=encoder.patch, depth=len(list_blocks(encoder)))
+    recipe = resolve_recipe(config.options, size=size, patch=encoder.patch, depth=len(list_blocks(encoder)))
+    return replace(recipe, precision=resolve_precision(config.device, recipe.precision))
 
 
 def check_sets(config: SuiteConfig) -> None:

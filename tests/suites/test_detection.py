@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import logging
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -125,6 +126,7 @@ def test_rows_are_pycocotools_own_numbers_of_the_stored_detections(config: Suite
     assert {"box_ap/a", "box_ap/b", "mask_ap/a"} <= rows.keys() and "box_ap/c" not in rows
     row = rows["box_ap"]
     assert "absent_classes=1" in row.protocol and "train=7" in row.protocol  # the crowd is nothing to train on
+    assert "precision=auto" not in row.protocol  # but what it was on this device
     assert row.n == 6 and row.dataset == "instances_val" and row.low <= row.value <= row.high
 
 
@@ -243,6 +245,9 @@ def test_models_and_recipes_that_do_not_fit_are_errors(config: SuiteConfig) -> N
         {"image_size": 24},
         {"global_blocks": (3,)},
         {"drop_path": 1.0},
+        {"learning_rate": 0.0},
+        {"weight_decay": math.nan},
+        {"most_scale": 0.05, "least_scale": 0.1},
         {"train_batch_size": 3, "accumulate": 2},
     ):
         with pytest.raises(InputError, match=next(iter(wrong)).replace("train_", "").replace("_", ".")):

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, make_dataclass, replace
-from typing import Any, Literal, get_type_hints
+import math
+from dataclasses import dataclass, field, make_dataclass, replace
+from typing import Any, Literal
 
 from pixmim_eval.devices import Precision
-from pixmim_eval.errors import InputError
-
-
-def _say(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
+from pixmim_eval.transfer.settings import PRECISION, Rule, check_rules, fill_recipe, list_options, say
 
 
 @dataclass(frozen=True)
@@ -22,36 +19,30 @@ class DetectionRecipe:
         for regions, suppression at 0.7 and 0.5, 100 detections an image.
     """
 
-    image_size: int = _say(1024, "pixels a side of crops and test images; 0 for the model's own input size")
-    iterations: int = _say(184_375, "optimizer steps")
-    train_batch_size: int = _say(64, "images an optimizer step, over all processes")
-    accumulate: int = _say(1, "micro-batches a step on each process; changes no result")
-    learning_rate: float = _say(1e-4, "of AdamW, at its peak")
-    schedule: Literal["steps", "cosine"] = _say(
-        "steps", "a tenth after 8/9 and 26/27 of the training, or half a cosine"
-    )
-    warmup_iterations: int = _say(250, "linear from 0")
-    weight_decay: float = _say(0.1, "of all weights but positions and the encoder's norms")
-    layer_decay: float = _say(0.7, "learning rate of a layer over that of the next; 1 for none")
-    drop_path: float = _say(0.1, "chance that an image skips a branch of the last block; linear in depth from 0")
-    least_scale: float = _say(0.1, "least long side of an image before its crop, in crops")
-    most_scale: float = _say(2.0, "greatest long side of an image before its crop, in crops")
-    window: int = _say(14, "patches a side of the windows that attention is kept to; 0 for global attention alone")
-    global_blocks: tuple[int, ...] = _say(
-        (), "blocks, from 0, with global attention (default the last of each quarter)"
-    )
-    relative_positions: bool = _say(True, "a learned bias of attention, from 0, for every step between patches")
-    pyramid: Literal["auto", "simple", "stages"] = _say(
+    image_size: int = say(1024, "pixels a side of crops and test images; 0 for the model's own input size")
+    iterations: int = say(184_375, "optimizer steps")
+    train_batch_size: int = say(64, "images an optimizer step, over all processes")
+    accumulate: int = say(1, "micro-batches a step on each process; changes no result")
+    learning_rate: float = say(1e-4, "of AdamW, at its peak")
+    schedule: Literal["steps", "cosine"] = say("steps", "a tenth after 8/9 and 26/27 of the training, or half a cosine")
+    warmup_iterations: int = say(250, "linear from 0")
+    weight_decay: float = say(0.1, "of all weights but positions and the encoder's norms")
+    layer_decay: float = say(0.7, "learning rate of a layer over that of the next; 1 for none")
+    drop_path: float = say(0.1, "chance that an image skips a branch of the last block; linear in depth from 0")
+    least_scale: float = say(0.1, "least long side of an image before its crop, in crops")
+    most_scale: float = say(2.0, "greatest long side of an image before its crop, in crops")
+    window: int = say(14, "patches a side of the windows that attention is kept to; 0 for global attention alone")
+    global_blocks: tuple[int, ...] = say((), "blocks, from 0, with global attention (default the last of each quarter)")
+    relative_positions: bool = say(True, "a learned bias of attention, from 0, for every step between patches")
+    pyramid: Literal["auto", "simple", "stages"] = say(
         "auto", "simple feature pyramid on the last map, or FPN on the stages; auto is stages where there are some"
     )
-    channels: int = _say(256, "width of pyramid and heads")
-    box_width: int = _say(1024, "width of the layer that boxes are read from")
-    proposals: int = _say(1000, "regions an image that are looked at")
-    roi_samples: int = _say(512, "regions an image that heads are trained on")
-    least_score: float = _say(0.05, "below which a detection is dropped")
-    precision: Precision = field(
-        default="auto", metadata={"help": "of training; auto is bf16 where the device computes in it"}
-    )
+    channels: int = say(256, "width of pyramid and heads")
+    box_width: int = say(1024, "width of the layer that boxes are read from")
+    proposals: int = say(1000, "regions an image that are looked at")
+    roi_samples: int = say(512, "regions an image that heads are trained on")
+    least_score: float = say(0.05, "below which a detection is dropped")
+    precision: Precision = field(default="auto", metadata=PRECISION)
 
 
 _CONVMAE = DetectionRecipe(
@@ -92,17 +83,19 @@ RECIPES = {
     ),
 }
 
-_KINDS = get_type_hints(DetectionRecipe)
-# The command line's: a recipe by name, and every field of one, which is the recipe's own unless it is given.
+_COUNTS = ("iterations", "train_batch_size", "accumulate", "channels", "box_width", "proposals")
+_NATURAL = ("weight_decay", "warmup_iterations", "window")
+_POSITIVE = ("learning_rate", "layer_decay", "least_scale")
+
 DetectionOptions: type[Any] = make_dataclass(
     "DetectionOptions",
     [
         (
             "recipe",
             Literal["vitdet-b", "vitdet-l", "convmae-b", "convmae-vitdet-b", "short"],
-            _say("short", "settings to start from (default short); the others are COCO's, for a cluster"),
+            say("short", "settings to start from (default short); the others are COCO's, for a cluster"),
         ),
-        *((f.name, _KINDS[f.name] | None, field(default=None, metadata=f.metadata)) for f in fields(DetectionRecipe)),
+        *list_options(DetectionRecipe),
     ],
     frozen=True,
 )
@@ -120,41 +113,28 @@ def resolve_recipe(options: Any, *, size: int, patch: int, depth: int) -> Detect
     Raises:
         InputError: a number out of range, or images that the pyramid cannot halve.
     """
-    given = {f.name: getattr(options, f.name) for f in fields(DetectionRecipe)}
-    recipe = replace(RECIPES[options.recipe], **{name: value for name, value in given.items() if value is not None})
+    recipe = fill_recipe(RECIPES[options.recipe], options)
     chosen = recipe.global_blocks or choose_global_blocks(depth)
     recipe = replace(recipe, image_size=recipe.image_size or size, global_blocks=chosen)
-    side = 2 * patch
-    wrong = [
-        (name, expected)
-        for name, expected, right in (
-            ("image_size", f"a multiple of {side}", recipe.image_size > 0 and recipe.image_size % side == 0),
-            ("global_blocks", f"0 to {depth - 1}", all(0 <= block < depth for block in recipe.global_blocks)),
-            ("drop_path", "0 to below 1", 0 <= recipe.drop_path < 1),
-            ("least_scale", "above 0", recipe.least_scale > 0),
-            ("most_scale", "at least --least-scale", recipe.most_scale >= recipe.least_scale),
-            ("least_score", "0 to below 1", 0 <= recipe.least_score < 1),
-            ("window", "0 or more", recipe.window >= 0),
-            ("warmup_iterations", "0 or more", recipe.warmup_iterations >= 0),
-            ("layer_decay", "above 0 and at most 1", 0 < recipe.layer_decay <= 1),
-            *(
-                (name, "at least 1", getattr(recipe, name) >= 1)
-                for name in ("iterations", "train_batch_size", "accumulate", "channels", "box_width", "proposals")
-            ),
-            ("roi_samples", "at least 4", recipe.roi_samples >= 4),
-        )
-        if not right
-    ]
-    for name, expected in wrong:
-        flag = "--" + name.replace("_", "-")
-        raise InputError(
-            f"recipe of Mask R-CNN, {name}",
-            expected=expected,
-            found=str(getattr(recipe, name)),
-            where=flag,
-            fix=f"Change {flag}.",
-        )
+    check_rules("Mask R-CNN", recipe, _list_rules(recipe, 2 * patch, depth))
     return recipe
+
+
+def _list_rules(recipe: DetectionRecipe, side: int, depth: int) -> list[Rule]:
+    def pick(names: tuple[str, ...]) -> list[tuple[str, float]]:
+        return [(name, getattr(recipe, name)) for name in names]
+
+    return [
+        *(Rule(name, "at least 1", value >= 1) for name, value in pick(_COUNTS)),
+        *(Rule(name, "0 or more, and finite", 0 <= value < math.inf) for name, value in pick(_NATURAL)),
+        *(Rule(name, "above 0, and finite", 0 < value < math.inf) for name, value in pick(_POSITIVE)),
+        *(Rule(name, "0 to below 1", 0 <= value < 1) for name, value in pick(("drop_path", "least_score"))),
+        Rule("layer_decay", "at most 1", recipe.layer_decay <= 1),
+        Rule("most_scale", "at least --least-scale, and finite", recipe.least_scale <= recipe.most_scale < math.inf),
+        Rule("roi_samples", "at least 4", recipe.roi_samples >= 4),
+        Rule("image_size", f"a multiple of {side}", recipe.image_size > 0 and recipe.image_size % side == 0),
+        Rule("global_blocks", f"0 to {depth - 1}", all(0 <= block < depth for block in recipe.global_blocks)),
+    ]
 
 
 def choose_global_blocks(depth: int) -> tuple[int, ...]:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from pixmim_eval.data.coco import DetectionSet
-from pixmim_eval.devices import resolve_precision
 from pixmim_eval.errors import BadImageError, InputError
 from pixmim_eval.seeds import derive_seed, uniform
 from pixmim_eval.training import ImageTask, TrainingSettings, build_fabric
@@ -196,7 +195,7 @@ def train_detector(
         model: a ViT or ConvViT of ours.
         data, rows: the training images, of which those without an object are left out (see list_rows).
         config: of the run.
-        recipe: resolved.
+        recipe: resolved, its precision too.
 
     Returns:
         The network in eval mode, and 16 hex digits of all that its weights depend on.
@@ -209,7 +208,6 @@ def train_detector(
         depend on processes and workers; the learning rate warms up from 0 (published: 1e-3 of it); bf16 where the
         device computes in it (published: fp16).
     """
-    recipe = replace(recipe, precision=resolve_precision(config.device, recipe.precision))
     fabric = build_fabric(config.device, recipe.precision)
     _check_batch(recipe, fabric.world_size)
     key = _compute_key(model, data, rows, config, recipe)
@@ -222,7 +220,6 @@ def load_detector(
     model: Model, data: DetectionSet, rows: np.ndarray, config: SuiteConfig, recipe: DetectionRecipe
 ) -> tuple[MaskRCNN, str] | None:
     """What train_detector gave, on the run's device; None where that training is not at its end."""
-    recipe = replace(recipe, precision=resolve_precision(config.device, recipe.precision))
     key = _compute_key(model, data, rows, config, recipe)
     folder = find_folder(config, "detection", key)
     if not is_finished(folder, recipe.iterations):
