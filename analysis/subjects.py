@@ -46,6 +46,8 @@ def name_subjects(rows: pd.DataFrame) -> tuple[tuple[Subject, ...], pd.Series]:
     Returns:
         The models, a baseline directly before its PixMIM version, and for each row the position of its model.
     """
+    if rows.empty:
+        return (), pd.Series(dtype=int, index=rows.index)
     models = rows[IDENTITY].drop_duplicates().reset_index(drop=True)
     labels = models["model"].map(clean_name)
     details = {

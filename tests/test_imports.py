@@ -25,7 +25,7 @@ LAYER_OF = {part: number for number, parts in enumerate(LAYERS) for part in part
 PRETRAIN_MAY_USE = LAYERS[0] | {"data", "models", "training", "results"}
 SUITES_ABOVE = {"pretrain.reconstruction": {"metrics", "extract", "suites"}}  # needs a decoder; may use what suites use
 # Paired differences need two models' outcomes, which meet only here: metrics are pure NumPy, so no torch comes along.
-ANALYSIS_MAY_USE = {"types", "errors", "files", "results", "metrics"}
+ANALYSIS_MAY_USE = {"types", "errors", "files", "progress", "results", "metrics"}
 WITHOUT_TORCH = ("pixmim_eval.metrics", "pixmim_eval.results", "pixmim_eval.types", "pixmim_eval.errors", "analysis")
 
 

@@ -12,10 +12,21 @@ import pandas as pd
 from analysis.epoch_sheets import list_curve_sheets, plot_curves
 from analysis.epochs import EpochCurves, read_curves
 from analysis.figures import plot_foreground, plot_groups, plot_shape_bias
+from analysis.main_results import list_main_sheets
+from analysis.published_comparison import list_comparison_sheets
 from analysis.report.overview import describe_rows, list_overview
 from analysis.report.parts import Picture, Plot, Report, Section, Sheet
 from analysis.report.problems import find_problems
-from analysis.report.suites import DENSE, FIGURED, SCORED, SHAPE, choose_metrics, describe_commands, describe_missing
+from analysis.report.suites import (
+    DENSE,
+    FIGURED,
+    MAIN,
+    SCORED,
+    SHAPE,
+    choose_metrics,
+    describe_commands,
+    describe_missing,
+)
 from analysis.scores import list_scores
 from analysis.tables import list_foreground_sheets, list_published_sheets, list_robustness_sheets, list_score_sheets
 from pixmim_eval.errors import InputError
@@ -45,13 +56,16 @@ def build_report(rows: pd.DataFrame, pictures: Sequence[Picture] = (), *, column
     material = Material(problems.kept, columns)
     overview = list_overview(rows)
     sections = (
-        _make_section("overview", "What this is of", (), sheets=[*overview, *problems.sheets]),
+        _make_section("overview", "What this is of", (), sheets=[*problems.sheets, *overview]),
+        _build_main_results(material),
+        _build_comparison(material),
         _build_robustness(material),
         _build_shape_bias(material),
         _build_foreground(material),
         _build_scores(material, "dense", "Dense transfer: segmentation and detection", DENSE),
         _build_scores(material, "scores", "Probes, k-NN, few labels, fine-tuning", list_scored(rows)),
         _build_epochs(material),
+        _build_ablations(),
         _build_pictures(material, pictures),
         _make_section("published", "Published numbers, as printed", (), sheets=list_published_sheets()),
     )
@@ -98,6 +112,22 @@ def _make_section(
 ) -> Section:
     tables = tuple(table for sheet in sheets for table in sheet.tables)
     return Section(name, title, tuple(text), tables, tuple(plots), tuple(pictures), tuple(sheets))
+
+
+def _build_main_results(material: Material) -> Section:
+    sheets = material.attempt(lambda: list_main_sheets(material.rows))
+    text = material.explain(MAIN)
+    if not sheets:
+        text = ("No row is of MAE, ConvMAE or LSMAE, with or without PixMIM.", *text)
+    return _make_section("main-results", "Main results", text, sheets=sheets)
+
+
+def _build_comparison(material: Material) -> Section:
+    sheets = material.attempt(lambda: list_comparison_sheets(material.rows))
+    failures, material.failures = tuple(material.failures), []
+    none = "No number here has a published counterpart, of the same method and measure."
+    text = failures if sheets else (*failures, none)
+    return _make_section("published-comparison", "Ours beside the published numbers", text, sheets=sheets)
 
 
 def _build_robustness(material: Material) -> Section:
@@ -161,6 +191,15 @@ def _read_epochs(rows: pd.DataFrame, name: str) -> list[EpochCurves]:
     curves = read_curves(rows, name)
     points = [len(line.points) for panel in curves.panels for line in panel.lines.values()]
     return [curves] if max(points) > 1 else []
+
+
+def _build_ablations() -> Section:
+    text = [
+        f"No rows of the ablation {name}. To make them:"
+        f" python -m analysis.run ablation {name} --recipe RECIPE --data PATH."
+        for name in ABLATIONS
+    ]
+    return _make_section("ablations", "Ablations", text)
 
 
 def _build_pictures(material: Material, pictures: Sequence[Picture]) -> Section:
