@@ -79,9 +79,9 @@ def test_mean_errors_are_tested_on_how_often_each_image_is_right(
     assert found.test == PAIRED_MEAN and found.parts == 5 * len(names)
     assert found.estimate.value == pytest.approx(-differences.mean() / (5 * len(names)))
     assert found.estimate.value == pytest.approx(found.second.value - found.first.value)
-    flips = np.random.default_rng(0).choice([-1, 1], (20_000, 400)) @ differences
+    flips = np.random.default_rng(0).choice([-1, 1], (8000, 400)) @ differences
     expected = np.mean(np.abs(flips) >= abs(differences.sum()) - 1e-9)
-    assert found.probability == pytest.approx(expected, abs=0.012)
+    assert found.probability == pytest.approx(expected, abs=0.02)
     assert found.direction == -1
 
 
@@ -129,7 +129,9 @@ def test_a_raw_p_below_a_twentieth_is_not_enough() -> None:
 
 
 def test_comparing_the_other_way_round_gives_the_exact_negative(frame: pd.DataFrame) -> None:
-    one, other = (compare_checkpoints(frame, *pair) for pair in (("aaaa", "bbbb"), ("bbbb", "aaaa")))
+    few = frame[~frame["condition"].str.contains("/") | frame["condition"].str.contains("noise")]
+    one, other = (compare_checkpoints(few, *pair) for pair in (("aaaa", "bbbb"), ("bbbb", "aaaa")))
+    assert {found.test for found in one.differences} == {PAIRED, PAIRED_MEAN, FROM_INTERVALS}
     for forth, back in zip((*one.differences, *one.singles), (*other.differences, *other.singles), strict=True):
         assert forth.setting == back.setting and forth.probability == back.probability
         numbers = (back.estimate.value, back.estimate.low, back.estimate.high)

@@ -100,6 +100,21 @@ def test_cells_of_the_page_name_their_rows() -> None:
     assert row[0].text == "+ better" and row[0].bold
 
 
+def test_what_could_not_be_compared_stands_in_the_page_with_what_to_run() -> None:
+    rows = [build_row("clean", value, **who) for value, who in ((0.3, A), (0.5, B))]
+    rows += [build_row("hard", value, run=str(value), **B) for value in (0.3, 0.4)]
+    rows += [build_row("hard", 0.3, **A), build_row("clean", 0.3, suite="knn", **A)]
+    rows += [build_row("sketch", 0.3, protocol="head=own", **A), build_row("sketch", 0.3, protocol="head=knn", **B)]
+    frame = frame_outcomes((rows, {})).assign(source=range(len(rows)))
+    report = build_comparison(compare_checkpoints(frame, "aaaa", "bbbb"), frame)
+    missing, mismatches, doubles = report.sections[-1].tables
+    assert [cell.text for cell in missing.rows[0]][:2] == ["pixmim-mae-20", "knn"]
+    assert missing.rows[0][-1].text.startswith("python -m pixmim_eval.run ") and missing.rows[0][4].sources == (5,)
+    assert [cell.text for cell in mismatches.rows[0]][3:5] == ["head=own", "head=knn"]
+    assert [row[-1].sources for row in doubles.rows] == [(2,), (3,)]
+    assert any("Several values" in problem for problem in report.problems)
+
+
 @pytest.mark.parametrize("columns", [1, 2])
 def test_the_figure_shows_every_difference_in_bs_favour_to_the_right(columns: int) -> None:
     rows = pd.concat(
