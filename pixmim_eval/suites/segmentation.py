@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, make_dataclass, replace
+from dataclasses import dataclass, make_dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, cast, get_type_hints
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from pixmim_eval.transfer.segmentation.recipes import RECIPES, UperNetRecipe, re
 from pixmim_eval.transfer.segmentation.tokens import LinearTokens, NearestTokens, gather_tokens, load_linear_head
 from pixmim_eval.transfer.segmentation.upernet import UperNet, describe_recipe, load_upernet, train_upernet
 from pixmim_eval.transfer.segmentation.windows import Geometry, Scorer
+from pixmim_eval.transfer.settings import fill_recipe, list_options, say
 from pixmim_eval.types import FileSet, Model, Outcome, SuiteConfig
 
 logger = logging.getLogger("pixmim_eval")
@@ -41,29 +42,21 @@ DROPPED = ("no mask", "broken", "mask size", "no label")  # kinds of problems th
 Protocol = Literal["knn", "linear", "upernet"]
 
 
-def _say(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
-
-
-_RECIPE_KINDS = get_type_hints(UperNetRecipe)
 # The command line's: protocols with their settings, and every field of UperNet's recipe, which is the recipe's own
 # unless it is given.
 SegmentationOptions: type[Any] = make_dataclass(
     "SegmentationOptions",
     [
-        ("protocol", tuple[Protocol, ...], _say(("knn", "linear"), "what is put on the encoder (default knn linear)")),
-        ("bank", int, _say(20_000, "knn, linear: training tokens, as many of each image (default 20000)")),
-        ("k", int, _say(30, "knn: nearest tokens (default 30)")),
-        ("temperature", float, _say(0.02, "knn: weights are softmax(cosine / temperature) (default 0.02)")),
+        ("protocol", tuple[Protocol, ...], say(("knn", "linear"), "what is put on the encoder (default knn linear)")),
+        ("bank", int, say(20_000, "knn, linear: training tokens, as many of each image (default 20000)")),
+        ("k", int, say(30, "knn: nearest tokens (default 30)")),
+        ("temperature", float, say(0.02, "knn: weights are softmax(cosine / temperature) (default 0.02)")),
         (
             "recipe",
             Literal["published", "short"],
-            _say("short", "upernet: settings to start from; published is ADE20K's of 160,000 iterations"),
+            say("short", "upernet: settings to start from; published is ADE20K's of 160,000 iterations"),
         ),
-        *(
-            (f.name, _RECIPE_KINDS[f.name] | None, _say(None, f"upernet: {f.metadata['help']}"))
-            for f in fields(UperNetRecipe)
-        ),
+        *list_options(UperNetRecipe, before="upernet: "),
     ],
     frozen=True,
 )
@@ -250,8 +243,7 @@ def resolve_recipe(model: Model, config: SuiteConfig) -> UperNetRecipe:
     options = config.options
     convolutional = any(isinstance(module, ConvVisionTransformer) for module in model.encoder.modules())
     name = "published-convmae" if options.recipe == "published" and convolutional else options.recipe
-    given = {f.name: getattr(options, f.name) for f in fields(UperNetRecipe)}
-    recipe = replace(RECIPES[name], **{field: value for field, value in given.items() if value is not None})
+    recipe = fill_recipe(RECIPES[name], options)
     recipe = replace(recipe, precision=resolve_precision(config.device, recipe.precision))
     return resolve_sizes(recipe, model.preprocessing.size, model.encoder.patch)
 

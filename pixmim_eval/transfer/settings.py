@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import field, fields, replace
 from typing import Any, NamedTuple, TypeVar, get_type_hints
 
@@ -10,6 +11,7 @@ from pixmim_eval.errors import InputError
 
 PRECISION = {"help": "of training; auto is bf16 where the device computes in it"}  # of a field that all recipes have
 Recipe = TypeVar("Recipe")
+Names = tuple[str, ...]
 
 
 class Rule(NamedTuple):
@@ -35,6 +37,19 @@ def fill_recipe(recipe: Recipe, options: Any) -> Recipe:
     """A recipe with the fields that options give."""
     given = {f.name: getattr(options, f.name) for f in fields(recipe)}  # type: ignore[arg-type]
     return replace(recipe, **{name: value for name, value in given.items() if value is not None})  # type: ignore[type-var]
+
+
+def list_rules(
+    recipe: Any, *, counts: Names = (), natural: Names = (), positive: Names = (), below_one: Names = ()
+) -> list[Rule]:
+    """Rules of numbers, by their names: whole from 1 on, from 0 on, above 0, and from 0 on and below 1."""
+    kinds: list[tuple[Names, str, Callable[[float], bool]]] = [
+        (counts, "at least 1", lambda value: value >= 1),
+        (natural, "0 or more, and finite", lambda value: 0 <= value < math.inf),
+        (positive, "above 0, and finite", lambda value: 0 < value < math.inf),
+        (below_one, "0 to below 1", lambda value: 0 <= value < 1),
+    ]
+    return [Rule(name, text, holds(getattr(recipe, name))) for names, text, holds in kinds for name in names]
 
 
 def check_rules(training: str, recipe: Any, rules: Iterable[Rule]) -> None:

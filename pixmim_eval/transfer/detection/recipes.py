@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, make_dataclass, replace
 from typing import Any, Literal
 
 from pixmim_eval.devices import Precision
-from pixmim_eval.transfer.settings import PRECISION, Rule, check_rules, fill_recipe, list_options, say
+from pixmim_eval.transfer.settings import PRECISION, Rule, check_rules, fill_recipe, list_options, list_rules, say
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,6 @@ RECIPES = {
     ),
 }
 
-_COUNTS = ("iterations", "train_batch_size", "accumulate", "channels", "box_width", "proposals")
-_NATURAL = ("weight_decay", "warmup_iterations", "window")
-_POSITIVE = ("learning_rate", "layer_decay", "least_scale")
-
 DetectionOptions: type[Any] = make_dataclass(
     "DetectionOptions",
     [
@@ -121,14 +117,14 @@ def resolve_recipe(options: Any, *, size: int, patch: int, depth: int) -> Detect
 
 
 def _list_rules(recipe: DetectionRecipe, side: int, depth: int) -> list[Rule]:
-    def pick(names: tuple[str, ...]) -> list[tuple[str, float]]:
-        return [(name, getattr(recipe, name)) for name in names]
-
     return [
-        *(Rule(name, "at least 1", value >= 1) for name, value in pick(_COUNTS)),
-        *(Rule(name, "0 or more, and finite", 0 <= value < math.inf) for name, value in pick(_NATURAL)),
-        *(Rule(name, "above 0, and finite", 0 < value < math.inf) for name, value in pick(_POSITIVE)),
-        *(Rule(name, "0 to below 1", 0 <= value < 1) for name, value in pick(("drop_path", "least_score"))),
+        *list_rules(
+            recipe,
+            counts=("iterations", "train_batch_size", "accumulate", "channels", "box_width", "proposals"),
+            natural=("weight_decay", "warmup_iterations", "window"),
+            positive=("learning_rate", "layer_decay", "least_scale"),
+            below_one=("drop_path", "least_score"),
+        ),
         Rule("layer_decay", "at most 1", recipe.layer_decay <= 1),
         Rule("most_scale", "at least --least-scale, and finite", recipe.least_scale <= recipe.most_scale < math.inf),
         Rule("roi_samples", "at least 4", recipe.roi_samples >= 4),
