@@ -129,7 +129,8 @@ def summarise_main_results(rows: pd.DataFrame) -> MainResults:
     """
     own = rows[rows["method"].isin([*METHODS])]
     own = own.assign(model=own.groupby(["weights_digest", "method"])["model"].transform("first"))
-    subjects, positions = name_subjects(own.assign(run="", seed=0, chosen=""))
+    alike = own.assign(run="", seed=0, chosen="")
+    subjects, positions = name_subjects(alike) if len(own) else ((), pd.Series(dtype="int64"))
     lines, places = _list_lines(own, subjects, positions)
     own = own.assign(line=positions.map(places), procedure=own["protocol"].map(_name_procedures(own["protocol"])))
     columns = [column for measure in MEASURES for column in _list_columns(measure, own, len(lines))]

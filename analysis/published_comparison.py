@@ -98,7 +98,7 @@ def list_comparisons(rows: pd.DataFrame) -> tuple[PublishedComparison, ...]:
         for row in _select(rows, target).itertuples():
             identity = identify(row)
             found += [(row, *pair) for pair in _find_nearest(row, identity, target)]
-    labels = _label_rows(rows.loc[sorted({row.Index for row, _, _ in found})])
+    labels = _label_rows(rows.loc[sorted({row.Index for row, _, _ in found})]) if found else {}
     return tuple(
         PublishedComparison(
             labels[row.Index],

@@ -23,7 +23,9 @@ from analysis.foreground import list_foreground
 from analysis.foreground_table import build_choices, tabulate_overlaps
 from analysis.formats import Cell, Table, to_latex, to_markdown
 from analysis.groups import Group, split_groups
+from analysis.main_results import list_main_sheets
 from analysis.published import NAMES, read_published
+from analysis.published_comparison import list_comparison_sheets
 from analysis.report.parts import Sheet
 from analysis.scores import build_scores, list_scores, tabulate_scores
 from analysis.sources import list_sources, suggest_command
@@ -62,7 +64,7 @@ PUBLISHED_NOTES = {
 
 
 def write_tables(rows: pd.DataFrame, out: Path) -> list[Path]:
-    """Writes the tables of each group of comparable rows, and the published reference numbers.
+    """Writes the main table, those of each group of comparable rows, and published numbers, alone and beside ours.
 
     Robustness has tables of its own; all other suites share `scores`, every metric by model.
 
@@ -75,8 +77,9 @@ def write_tables(rows: pd.DataFrame, out: Path) -> list[Path]:
     Returns:
         The files written.
     """
-    sheets = [*list_robustness_sheets(rows), *list_foreground_sheets(rows)]
-    sheets += [*list_score_sheets(list_scores(rows)), *list_published_sheets()]
+    sheets = [sheet for sheet in list_main_sheets(rows) if len(sheet.numbers)]
+    sheets += [*list_robustness_sheets(rows), *list_foreground_sheets(rows)]
+    sheets += [*list_score_sheets(list_scores(rows)), *list_comparison_sheets(rows), *list_published_sheets()]
     return [path for sheet in sheets for path in write_table(out / "tables" / sheet.stem, sheet.tables, sheet.numbers)]
 
 
@@ -111,7 +114,7 @@ def list_published_sheets() -> list[Sheet]:
     """The published tables as they are."""
     published = pd.concat([read_published(name).assign(table=name) for name in NAMES], ignore_index=True)
     tables = tuple(build_published(name) for name in NAMES)
-    return [Sheet("published", tables, published.drop(columns="printed"))]
+    return [Sheet("published", tables, published)]
 
 
 def build_robustness(robustness: Robustness) -> list[Table]:

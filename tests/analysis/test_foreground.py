@@ -131,4 +131,5 @@ def test_a_run_of_this_suite_has_its_figures_and_table(
         "foreground-overlap-imagenet_val_boxes",
         "foreground-overlap-shapes16-val",
     }
-    assert {path.stem for path in (tmp_path / "out" / "tables").iterdir()} == {"published", "foreground"}
+    tables = {path.stem for path in (tmp_path / "out" / "tables").iterdir()}
+    assert tables == {"published", "published-comparison", "foreground"}
