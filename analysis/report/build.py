@@ -18,6 +18,7 @@ from analysis.report.overview import describe_rows, list_overview
 from analysis.report.parts import Picture, Plot, Report, Section, Sheet
 from analysis.report.problems import find_problems
 from analysis.report.suites import (
+    ABLATIONS,
     DENSE,
     FIGURED,
     MAIN,
