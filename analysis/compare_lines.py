@@ -65,12 +65,12 @@ def list_lines(comparison: CheckpointComparison) -> list[Line]:
 
 
 def _name(differences: Sequence[Difference]) -> list[str]:
-    """Condition where there are several, metric, and whatever else tells equal names apart."""
-    several = len({found.setting.condition for found in differences}) > 1
+    """Condition (unless all are of clean images), metric, and whatever else tells equal names apart."""
+    plain = {SUMMARY} if {found.setting.condition for found in differences} - {"clean"} else {SUMMARY, "clean"}
     names = []
     for found in differences:
         setting = found.setting
-        condition = [setting.condition.replace("_", " ")] if several and setting.condition != SUMMARY else []
+        condition = [] if setting.condition in plain else [setting.condition.replace("_", " ")]
         names.append(clean_name(", ".join([*condition, name_metric(setting.metric)])))
     for name, count in Counter(names).items():
         if count > 1:

@@ -10,11 +10,12 @@ from rich.text import Text
 from analysis.captions import format_interval, format_probability, format_value
 from analysis.compare import BETTER, WORSE, CheckpointComparison
 from analysis.compare_gaps import list_examples
-from analysis.compare_lines import MARKS, describe_singles, describe_tests, describe_verdict, list_lines
+from analysis.compare_lines import MARKS, Line, describe_singles, describe_tests, describe_verdict, list_lines
 from analysis.subjects import clean_name
 
 _STYLES = {BETTER: "green", WORSE: "red"}
 _MOST = 8  # gaps that are listed
+_WIDE, _NAME = 120, 24  # letters: of a terminal that has room for every column; of a name before it is parted
 
 
 def print_comparison(comparison: CheckpointComparison, console: Console) -> None:
@@ -27,7 +28,7 @@ def print_comparison(comparison: CheckpointComparison, console: Console) -> None
     say(f"A: {comparison.first.describe()}; B: {comparison.second.describe()}")
     for note in comparison.notes:
         say(f"note: {note}")
-    console.print(_build_table(comparison))
+    console.print(_build_table(comparison, console.width))
     say(", ".join(f"{mark} B is {verdict}" for verdict, mark in MARKS.items() if comparison.count()[verdict]))
     for sentence in (*describe_tests(comparison.differences), *describe_singles(comparison)):
         say(sentence)
@@ -45,30 +46,35 @@ def print_comparison(comparison: CheckpointComparison, console: Console) -> None
         say(f"{more} more of these stand in the page.")
 
 
-def _build_table(comparison: CheckpointComparison) -> Table:
+def _build_table(comparison: CheckpointComparison, width: int) -> Table:
+    """A line each difference under its suite; on a narrow terminal without words, sides, n and test."""
+    wide = width >= _WIDE
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("", "suite", "number"):
-        table.add_column(name, overflow="fold")
-    for name in ("A", "B", "B − A [95 %]", "p", "p (Holm)", "n"):
+    table.add_column("", no_wrap=True)
+    table.add_column("number", overflow="fold", min_width=_NAME)
+    for name in (*(("A", "B") if wide else ()), "B − A [95 %]", "p", "p (Holm)", *(("n",) if wide else ())):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("test")
-    previous = ""
-    for line in list_lines(comparison):
-        if previous not in ("", line.suite):
-            table.add_section()
-        found = line.found
-        values = [format_value(side.value, line.unit) for side in (found.first, found.second)]
-        texts = [
-            f"{line.mark} {line.verdict}",
-            "" if line.suite == previous else line.suite,
-            line.name + (" (%)" if line.unit == "fraction" else ""),
-            *values,
-            format_interval(found.estimate, "+"),
-            *(format_probability(value) for value in (found.probability, found.adjusted)),
-            f"{found.estimate.n:,}",
-            found.test,
-        ]
-        style = _STYLES.get(line.verdict, "")
-        table.add_row(Text(texts[0], style=style), *(Text(text) for text in texts[1:]))
-        previous = line.suite
+    if wide:
+        table.add_column("test", no_wrap=True)
+    lines = list_lines(comparison)
+    for suite in dict.fromkeys(line.suite for line in lines):
+        table.add_section()
+        table.add_row("", Text(clean_name(suite), style="bold"))
+        for line in lines:
+            if line.suite == suite:
+                table.add_row(*_write_line(line, wide))
     return table
+
+
+def _write_line(line: Line, wide: bool) -> list[Text]:
+    found = line.found
+    sides = [format_value(side.value, line.unit) for side in (found.first, found.second)]
+    texts = [
+        line.name + (" (%)" if line.unit == "fraction" else ""),
+        *(sides if wide else ()),
+        format_interval(found.estimate, "+"),
+        *(format_probability(value) for value in (found.probability, found.adjusted)),
+        *((f"{found.estimate.n:,}", found.test) if wide else ()),
+    ]
+    mark = f"{line.mark} {line.verdict}" if wide else line.mark
+    return [Text(mark, style=_STYLES.get(line.verdict, "")), *(Text(text) for text in texts)]

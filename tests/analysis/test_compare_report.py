@@ -53,6 +53,15 @@ def test_marks_tell_without_colour_what_is_better(capsys: pytest.CaptureFixture)
     assert lines["sketch"].lstrip().startswith("= not separable")
 
 
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_no_terminal_is_too_narrow_for_a_difference_and_its_p(width: int) -> None:
+    lines = render(frame_pair({"imagenet-sketch": (0.3, 0.5)}), width=width).splitlines()
+    (line,) = [line for line in lines if "imagenet-sketch" in line]
+    assert line.lstrip().startswith("+") and "+20.0 [+18.1, +21.9]   < 0.001    < 0.001" in line
+    table = lines[2 : lines.index("+ B is better")]
+    assert max(map(len, table)) <= width
+
+
 def test_shape_bias_is_higher_or_lower_but_never_better() -> None:
     rows = frame_pair({"cue-conflict": (0.3, 0.5)}, "shape_bias", suite="shape_bias")
     text = render(rows)
