@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FunctionLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from analysis.formats import Table
 from analysis.report.methods import Method, find_shared, list_methods
@@ -27,6 +27,9 @@ from pixmim_eval.results import COLUMNS
 
 FILTERED = 9  # rows from which a table has a field to filter it
 SHOWN_PROBLEMS = 8  # more of them are folded
+SHORT = 18  # characters of a cell that is not broken into lines
+_LONG_WORD, _BREAKS = 24, re.compile(r"(?<=[/:,=_@])(?=[^/:,=_@])")
+_COMMAND = re.compile(r"(python -m .+?)(?=\.?$|\.\s)")
 _PNG = b"\x89PNG\r\n\x1a\n"
 # Of JSON in a page: what could end its element or open another. Inside JSON's strings an escape means the same.
 _JSON_ESCAPES = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"})
@@ -87,8 +90,7 @@ def write_page(report: Report, path: Path) -> Path:
 
 def render_page(report: Report) -> str:
     """The text of write_page's file."""
-    style, script = _read_data("style.css"), _read_data("script.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    script = _read_data("script.js")
     parts = tuple(_lay_out(report.sections))
     environment = Environment(
         loader=FunctionLoader(_read_data),
@@ -97,31 +99,61 @@ def render_page(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("template.html").render(
+    environment.filters |= {"soften": soften, "mark_commands": mark_commands}
+    page = environment.get_template("template.html").render(
         report=report,
         parts=parts,
         shared_methods=find_shared(drawing.methods for part in parts for drawing in part.drawings),
         filtered=FILTERED,
         shown_problems=SHOWN_PROBLEMS,
+        short=SHORT,
         rows=Markup(encode_rows(report.rows)),
-        style=Markup(style),
+        style=Markup(_read_data("style.css")),
         script=Markup(script),
-        policy="; ".join(
-            (
-                "default-src 'none'",
-                f"script-src 'sha256-{digest}'",
-                "style-src 'unsafe-inline'",  # matplotlib's SVG styles its elements one by one
-                "img-src data:",
-                "base-uri 'none'",
-                "form-action 'none'",
-                "require-trusted-types-for 'script'",
-            )
-        ),
+        policy=_write_policy(script),
     )
+    return page.lstrip()
+
+
+def _write_policy(script: str) -> str:
+    """What the page may do: run its own script and nothing else, load nothing, make no markup of strings."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    rules = (
+        "default-src 'none'",
+        f"script-src 'sha256-{digest}'",
+        "style-src 'unsafe-inline'",  # matplotlib's SVG styles its elements one by one
+        "img-src data:",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "require-trusted-types-for 'script'",
+    )
+    return "; ".join(rules)
 
 
 def _read_data(name: str) -> str:
     return (files("analysis.report") / "page" / name).read_text("utf-8")
+
+
+def mark_commands(text: str) -> Markup:
+    """A paragraph in which what is to be typed is <code>."""
+    pieces = _COMMAND.split(text)
+    return Markup().join(
+        Markup("<code>{}</code>").format(soften(piece)) if place % 2 else soften(piece)
+        for place, piece in enumerate(pieces)
+    )
+
+
+def soften(text: str) -> Markup:
+    """Text in which long words, such as paths, may break behind their separators, and options may not at all."""
+    if len(text) <= _LONG_WORD and "-" not in text:
+        return escape(text)
+    return Markup().join(map(_soften_word, re.split(r"(\s+)", text)))
+
+
+def _soften_word(word: str) -> Markup:
+    if len(word) > _LONG_WORD:
+        return Markup("<wbr>").join(_BREAKS.split(word))
+    return Markup('<span class="option">{}</span>').format(word) if word.startswith("--") else escape(word)
 
 
 def encode_rows(rows: pd.DataFrame) -> str:

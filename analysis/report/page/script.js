@@ -5,6 +5,7 @@
   const collator = new Intl.Collator("en", { numeric: true });
   const MISSING = "–";
   const PAGE = 50; // rows that are listed at once
+  const SHORT = 18; // characters of a cell that is not broken into lines
   const STORED = "pixmim-report-colours";
 
   function make(tag, attributes = {}, ...children) {
@@ -129,7 +130,7 @@
       const left = rows.filter((row) => !row.hidden).length;
       status.textContent = words.length ? `${count(left)} of ${count(rows.length)} rows` : `${count(rows.length)} rows`;
     });
-    table.querySelector(".head").append(make("div", { class: "tools" }, makeField("Filter", field), status));
+    table.querySelector(".head").append(make("div", { class: "tools filter" }, makeField("Filter", field), status));
   }
 
   // What scrolls sideways can be reached, and so scrolled, by keyboard.
@@ -223,7 +224,9 @@
   }
 
   function makeCommand(command) {
-    const code = make("code", {}, isolate(command));
+    // Options are not broken behind their hyphens.
+    const words = command.split(/(\s+)/).map((word) => (word.startsWith("--") ? make("span", { class: "option" }, word) : word));
+    const code = make("code", {}, make("bdi", {}, ...words));
     const status = make("span", { class: "count", role: "status" });
     const button = makeButton("Copy", async () => {
       try {
@@ -360,9 +363,11 @@
       low: () => interval,
       n: () => count(rows.get("n", place) ?? 0),
     };
-    const cells = LISTED.map(([name, , side]) =>
-      make("td", { class: side }, shown[name] ? shown[name]() : isolate(rows.text(name, place))),
-    );
+    const cells = LISTED.map(([name, , side]) => {
+      if (shown[name]) return make("td", { class: side }, shown[name]());
+      const text = rows.text(name, place);
+      return make("td", { class: text.length <= SHORT ? `${side} short` : side }, isolate(text));
+    });
     return make("tr", {}, ...cells);
   }
 

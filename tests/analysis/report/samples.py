@@ -110,7 +110,10 @@ def build_report(folder: Path) -> Report:
     robustness = Section(
         "robustness",
         "Robustness",
-        ("How accuracy falls when images are corrupted, on the same images for both models.",),
+        (
+            "How accuracy falls when images are corrupted, on the same images for both models.",
+            "Images of data/imagenet-1k/validation/images. To add one: python -m pixmim_eval.run --data PATH.",
+        ),
         (build_table(rows),),
         (Plot("robustness", "Accuracy over severities", draw_lines(), "Bands: 95 % intervals."),),
     )

@@ -23,13 +23,13 @@ from matplotlib.lines import Line2D
 from analysis.formats import Table
 from analysis.layout import HUES, darken, lighten
 from analysis.report.methods import find_shared, list_methods
-from analysis.report.page import encode_rows, render_page, write_page
+from analysis.report.page import encode_rows, mark_commands, render_page, soften, write_page
 from analysis.report.parts import Picture, Report, Section, mark_method
 from pixmim_eval.errors import InputError
 from pixmim_eval.results import COLUMNS
 from tests.analysis.report.samples import HOSTILE, MODELS, build_hostile, build_many, build_report, draw_lines
 
-VOID = {"meta", "link", "img", "input", "br", "hr"}
+VOID = {"meta", "link", "img", "input", "br", "hr", "wbr"}
 LOADING = ("src", "href", "srcset", "action", "formaction", "data", "poster", "background", "cite", "ping", "manifest")
 
 
@@ -41,11 +41,13 @@ class Reader(HTMLParser):
         self.elements: list[tuple[str, dict[str, str]]] = []
         self.texts: list[str] = []
         self.open: list[str] = []
+        self.in_word = False  # behind a place where a word may break
         self.feed(text)
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, {name: value or "" for name, value in attrs}))
+        self.in_word = tag == "wbr"
         if tag not in VOID:
             self.open.append(tag)
 
@@ -54,9 +56,14 @@ class Reader(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
+        self.in_word = False
 
     def handle_data(self, data: str) -> None:
-        if not {"script", "style"} & {*self.open}:
+        if {"script", "style"} & {*self.open}:
+            return
+        if self.in_word:
+            self.texts[-1] += data
+        else:
             self.texts.append(data)
 
     def values(self, name: str) -> list[str]:
@@ -251,6 +258,21 @@ def test_methods_are_found_by_marks_with_names_and_colours() -> None:
 def test_methods_of_several_figures_are_shared() -> None:
     figures = [list_methods(draw_lines(labels)) for labels in (("a", "b"), ("c", "b"), ("b", "c", "d"))]
     assert [method.label for method in find_shared(figures)] == ["b", "c"]
+
+
+@pytest.mark.parametrize("name", [*HOSTILE, "a/b:c,d=e" * 9, " python -m a.run --data x.csv. Then more; python -m"])
+def test_places_to_break_leave_the_text_as_it_is(name: str) -> None:
+    for marked in (soften(name), mark_commands(name)):
+        assert "".join(Reader(f"<p>{marked}</p>").texts) == name
+
+
+def test_paths_may_break_and_options_may_not() -> None:
+    assert soften("in data/imagenet-1k/validation") == "in data/<wbr>imagenet-1k/<wbr>validation"
+    assert soften("a --b-c d-e") == 'a <span class="option">--b-c</span> d-e'
+    found = mark_commands("To make <it>: python -m a.run --data x.csv. Then look.")
+    assert found == (
+        'To make &lt;it&gt;: <code>python -m a.run <span class="option">--data</span> x.csv</code>. Then look.'
+    )
 
 
 # Colours, by the definition of contrast in WCAG 2.
