@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from pixmim_eval.data.coco import DetectionSet
 from pixmim_eval.errors import BadImageError, InputError
 from pixmim_eval.seeds import derive_seed, uniform
-from pixmim_eval.training import ImageTask, TrainingSettings, build_fabric
+from pixmim_eval.training import TrainingSettings, build_fabric
 from pixmim_eval.transfer.detection.jitter import Crop, ScaleJitter
 from pixmim_eval.transfer.detection.network import Groups, MaskRCNN, group_parameters
 from pixmim_eval.transfer.detection.recipes import DetectionRecipe
-from pixmim_eval.transfer.endless import deal_places, pick_row, read_places
+from pixmim_eval.transfer.endless import EndlessTask, check_batch, pick_row
 from pixmim_eval.transfer.running import (
     compute_training_key,
     find_folder,
@@ -64,7 +64,7 @@ class _Crops(Dataset[Any]):
     def __init__(self, data: DetectionSet, rows: np.ndarray, jitter: ScaleJitter, seed: int, *, skip: bool) -> None:
         self.data, self.rows, self.jitter, self.seed, self.skip = data, rows, jitter, seed, skip
 
-    def __getitems__(self, places: np.ndarray) -> ObjectBatch | InputError:
+    def __getitems__(self, places: np.ndarray) -> dict[str, Tensor] | InputError:
         try:
             rows, crops = zip(*(self._read(place) for place in places.tolist()), strict=True)
         except InputError as error:
@@ -73,17 +73,17 @@ class _Crops(Dataset[Any]):
         images = np.zeros((len(crops), side, side, 3), dtype=np.uint8)
         for image, crop in zip(images, crops, strict=True):
             image[: crop.image.shape[0], : crop.image.shape[1]] = crop.image
-        return ObjectBatch(
-            images=torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(),
-            index=torch.tensor(rows),
-            labels=torch.full((len(crops),), -1),
-            sizes=torch.tensor([crop.image.shape[:2] for crop in crops]),
-            owners=torch.tensor([image for image, crop in enumerate(crops) for _ in crop.boxes], dtype=torch.int64),
-            boxes=torch.from_numpy(np.concatenate([crop.boxes for crop in crops])),
-            classes=torch.from_numpy(np.concatenate([crop.labels for crop in crops])),
-            masks=torch.from_numpy(np.concatenate([crop.masks for crop in crops])),
-            places=torch.from_numpy(places),
-        )
+        return {
+            "images": torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(),
+            "index": torch.tensor(rows),
+            "labels": torch.full((len(crops),), -1),
+            "sizes": torch.tensor([crop.image.shape[:2] for crop in crops]),
+            "owners": torch.arange(len(crops)).repeat_interleave(torch.tensor([len(crop.boxes) for crop in crops])),
+            "boxes": torch.from_numpy(np.concatenate([crop.boxes for crop in crops])),
+            "classes": torch.from_numpy(np.concatenate([crop.labels for crop in crops])),
+            "masks": torch.from_numpy(np.concatenate([crop.masks for crop in crops])),
+            "places": torch.from_numpy(places),
+        }
 
     def _read(self, place: int) -> tuple[int, Crop]:
         """The row and the crop of a place."""
@@ -107,8 +107,8 @@ class _Crops(Dataset[Any]):
         )
 
 
-class DetectorTraining(ImageTask):
-    """The training as a task of the training loop, whose one epoch is all iterations; see train_detector."""
+class DetectorTraining(EndlessTask):
+    """The training as a task of the training loop; see train_detector."""
 
     def __init__(
         self,
@@ -119,38 +119,20 @@ class DetectorTraining(ImageTask):
         recipe: DetectionRecipe,
         fabric: Any,
     ) -> None:
-        self.manifest, self.preprocessing, self.device = data.manifest, model.preprocessing, fabric.device
-        self.recipe, self.seed, self.workers = recipe, config.seed, config.workers
-        self.world_size, self.rank = fabric.world_size, fabric.global_rank
-        self.network = build_network(model, data, recipe, config.seed)
-        self.module: nn.Module = self.network
+        self.network, self.recipe = build_network(model, data, recipe, config.seed), recipe
         jitter = ScaleJitter(recipe.image_size, recipe.least_scale, recipe.most_scale)
         skip = config.on_bad_image == "skip"
-        self.crops = _Crops(data, rows, jitter, derive_seed(config.seed, "jitter"), skip=skip)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """All of them: the data set has no epochs here."""
-        return self.recipe.iterations
+        crops = _Crops(data, rows, jitter, derive_seed(config.seed, "jitter"), skip=skip)
+        super().__init__(self.network, model, data.manifest, crops, config, recipe, fabric)
 
     def batches(self, epoch: int, first_step: int) -> Iterator[Batch]:
         """Micro-batches from a step on."""
-        chunks = deal_places(
-            range(first_step, self.recipe.iterations),
-            batch=self.recipe.train_batch_size,
-            accumulate=self.recipe.accumulate,
-            world_size=self.world_size,
-            rank=self.rank,
-        )
-        yield from read_places(self.crops, chunks, self.workers, pin=False)
+        for found in self.read_crops(first_step):
+            yield ObjectBatch(**found)
 
     def parameter_groups(self) -> Groups:
         """Weights by layer, each with its share of the learning rate, decayed or not."""
         return group_parameters(self.network, self.recipe)
-
-    def build_optimizer(self, groups: Groups, learning_rate: float) -> torch.optim.Optimizer:
-        """AdamW."""
-        return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True)
 
     def inputs(self, batch: Batch, epoch: int) -> tuple[Tensor, ...]:
         """What MaskRCNN.forward takes."""
@@ -209,7 +191,7 @@ def train_detector(
         device computes in it (published: fp16).
     """
     fabric = build_fabric(config.device, recipe.precision)
-    _check_batch(recipe, fabric.world_size)
+    check_batch(recipe, fabric.world_size)
     key = _compute_key(model, data, rows, config, recipe)
     task = DetectorTraining(model, data, rows, config, recipe, fabric)
     train_in(find_folder(config, "detection", key), fabric, task, _build_settings(recipe, config.seed))
@@ -263,15 +245,3 @@ def describe_recipe(recipe: DetectionRecipe) -> Mapping[str, object]:
 
 def _build_settings(recipe: DetectionRecipe, seed: int) -> TrainingSettings:
     return plan_iterations(recipe, seed, drops=_DROPS if recipe.schedule == "steps" else ())
-
-
-def _check_batch(recipe: DetectionRecipe, processes: int) -> None:
-    shares = processes * recipe.accumulate
-    if recipe.train_batch_size % shares:
-        raise InputError(
-            "batch size",
-            expected=f"a multiple of processes x accumulation, {shares}",
-            found=str(recipe.train_batch_size),
-            where="--train-batch-size",
-            fix=f"Take {recipe.train_batch_size // shares * shares + shares}.",
-        )

@@ -16,8 +16,8 @@ from pixmim_eval.data.segmentation import IGNORED, SegmentationSet
 from pixmim_eval.errors import BadImageError, InputError
 from pixmim_eval.models.convvit import ConvVisionTransformer
 from pixmim_eval.seeds import derive_seed, uniform
-from pixmim_eval.training import ImageTask, build_fabric
-from pixmim_eval.transfer.endless import deal_places, pick_row, read_places
+from pixmim_eval.training import build_fabric
+from pixmim_eval.transfer.endless import EndlessTask, check_batch, pick_row
 from pixmim_eval.transfer.networks import group_by_layer
 from pixmim_eval.transfer.paths import CALLS, place_paths
 from pixmim_eval.transfer.running import (
@@ -148,8 +148,8 @@ class _Crops(Dataset[Any]):
         return np.stack(images), np.stack(pixels), rows, places
 
 
-class UperNetTraining(ImageTask):
-    """The training as a task of the training loop, whose one epoch is all iterations; see train_upernet."""
+class UperNetTraining(EndlessTask):
+    """The training as a task of the training loop; see train_upernet."""
 
     def __init__(
         self,
@@ -160,31 +160,16 @@ class UperNetTraining(ImageTask):
         recipe: UperNetRecipe,
         fabric: Any,
     ) -> None:
-        self.manifest, self.preprocessing, self.device = data.manifest, model.preprocessing, fabric.device
-        self.recipe, self.seed, self.workers = recipe, config.seed, config.workers
-        self.world_size, self.rank = fabric.world_size, fabric.global_rank
         torch.manual_seed(derive_seed(config.seed, "upernet"))
-        self.network = UperNet(build_backbone(model, recipe), len(data.classes), recipe)
-        self.module: nn.Module = self.network
+        self.network, self.recipe = UperNet(build_backbone(model, recipe), len(data.classes), recipe), recipe
         red, green, blue = (round(255 * mean) for mean in model.preprocessing.mean)
         crop = MaskedCrop(recipe, (red, green, blue))
-        self.crops = _Crops(data, rows, crop, config.seed, skip=config.on_bad_image == "skip")
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """All of them: the data set has no epochs here."""
-        return self.recipe.iterations
+        crops = _Crops(data, rows, crop, config.seed, skip=config.on_bad_image == "skip")
+        super().__init__(self.network, model, data.manifest, crops, config, recipe, fabric)
 
     def batches(self, epoch: int, first_step: int) -> Iterator[Batch]:
         """Micro-batches from a step on."""
-        chunks = deal_places(
-            range(first_step, self.recipe.iterations),
-            batch=self.recipe.train_batch_size,
-            accumulate=self.recipe.accumulate,
-            world_size=self.world_size,
-            rank=self.rank,
-        )
-        for found in read_places(self.crops, chunks, self.workers, pin=self.device.type == "cuda"):
+        for found in self.read_crops(first_step):
             images, pixels, rows, places = (torch.as_tensor(values) for values in found)
             yield PixelBatch(images.permute(0, 3, 1, 2).contiguous(), rows, torch.full_like(rows, -1), pixels, places)
 
@@ -194,10 +179,6 @@ class UperNetTraining(ImageTask):
         Source: as UperNet.group_matcher; class token and positions are decayed, as its names miss the exemption.
         """
         return group_by_layer(self.network, self.recipe.weight_decay, self.recipe.layer_decay)
-
-    def build_optimizer(self, groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
-        """AdamW."""
-        return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True)
 
     def inputs(self, batch: Batch, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
         """Normalised images, labels, and what decides on the paths and channels of each crop."""
@@ -230,7 +211,7 @@ def train_upernet(
         device computes in it (published: fp16 with apex).
     """
     fabric = build_fabric(config.device, recipe.precision)
-    _check_batch(recipe, fabric.world_size)
+    check_batch(recipe, fabric.world_size, least=2)  # a batch norm needs two
     task = UperNetTraining(model, data, rows, config, recipe, fabric)
     key = _compute_key(model, data, rows, config, recipe)
     settings = plan_iterations(recipe, config.seed, poly_power=recipe.power)
@@ -262,15 +243,3 @@ def _compute_key(
 def describe_recipe(recipe: UperNetRecipe) -> Mapping[str, object]:
     """What the protocol of a row says: every setting that its numbers depend on, but those of test windows."""
     return {name: value for name, value in asdict(recipe).items() if name not in ("inference", "stride")}
-
-
-def _check_batch(recipe: UperNetRecipe, processes: int) -> None:
-    shares = processes * recipe.accumulate
-    if recipe.train_batch_size % shares or recipe.train_batch_size // recipe.accumulate < 2:
-        raise InputError(
-            "batch size",
-            expected=f"a multiple of processes x accumulation, {shares}, and at least two images a batch norm",
-            found=str(recipe.train_batch_size),
-            where="--train-batch-size",
-            fix=f"Take {max(2 * recipe.accumulate, recipe.train_batch_size // shares * shares + shares)}.",
-        )
