@@ -6,7 +6,7 @@ import colorsys
 import math
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -228,7 +228,7 @@ class Legend:
         extra: label -> handle of what else is explained.
     """
 
-    def __init__(self, width: float, subjects: tuple[Subject, ...], extra: dict[str, Line2D]) -> None:
+    def __init__(self, width: float, subjects: tuple[Subject, ...], extra: Mapping[str, Artist]) -> None:
         self.labels = ["\n".join(wrap_label(subject.label, width - 0.55)) for subject in subjects]
         self.extra = extra
         lines = [line for label in (*self.labels, *extra) for line in label.split("\n")]

@@ -233,7 +233,7 @@ class ResultRow:
         time: UTC, ISO 8601, seconds.
         command: the shell command that made it, as typed; "" where unknown.
         pretraining: "key=value;key=value", sorted by key: what the model's checkpoint tells of its crop, image_size,
-            radius, seed, target and, as a digest, others; "" where it tells nothing (see pretraining.describe_pretraining).
+            radius, seed, target and, as a digest, others; "" where it tells nothing (see describe_pretraining).
     """
 
     run: str

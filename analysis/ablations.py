@@ -1,0 +1,302 @@
+"""The numbers of an ablation: which result rows are its arms, and which of them may stand in one panel."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.groups import describe_settings, parse_protocol, split_protocol
+from analysis.report.suites import DENSE, MAIN_METRICS, SCORED
+from analysis.sources import read_estimate
+from analysis.subjects import Subject
+from pixmim_eval.errors import InputError
+from pixmim_eval.types import Estimate
+
+NAMES = ("bandwidth", "crop", "components")
+CROPS = ("rrc", "src", "cc")
+_METHODS = {"mae": "MAE", "lsmae": "LSMAE", "convmae": "ConvMAE", "deit3": "DeiT III"}
+_TARGETS = {"normalised": "all frequencies", "pixels": "plain pixels", "lowfreq": "low frequencies", "": ""}
+_SETTING = ["suite", "metric", "procedure", "subset", "dataset", "dataset_digest", "condition"]
+# Apart from the method: what is the same in all arms of one family.
+_FIXED = {
+    "bandwidth": ("image_size", "crop", "seed", "others"),
+    "crop": ("image_size", "target", "radius", "seed", "others"),
+    "components": ("image_size", "seed", "others"),
+}
+_LEAST = {"bandwidth": 2, "crop": 2, "components": 3}  # arms of a family, without the plain target in "bandwidth"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One pretraining by what an ablation varies.
+
+    Args:
+        target: "normalised", "pixels" or "lowfreq"; "" of a method that learns from labels.
+        radius: of a low-frequency target, in cycles per image; None of others.
+        crop: "rrc", "src" or "cc".
+    """
+
+    target: str
+    radius: float | None
+    crop: str
+
+
+@dataclass(frozen=True)
+class ArmPoint:
+    """One number of an arm.
+
+    Args:
+        arm: what was varied.
+        family: position among Ablation.families.
+        estimate: the number.
+        hits: int8 [N], how every image fared (see attach_hits); None where unknown.
+        subject: the model.
+    """
+
+    arm: Arm
+    family: int
+    estimate: Estimate
+    hits: np.ndarray | None
+    subject: Subject
+
+
+@dataclass(frozen=True)
+class ArmPanel:
+    """What may be compared: one metric of one data set under one protocol.
+
+    Args:
+        title: what it shows.
+        setting: its suite, metric, procedure (the protocol less what heads chose), subset, dataset, dataset_digest and
+            condition.
+        unit: of the numbers; "fraction" is shown in per cent.
+        points: family by family; radii ascend, crops go from RRC to CC, and the base of a family stands first.
+    """
+
+    title: str
+    setting: dict[str, str]
+    unit: str
+    points: tuple[ArmPoint, ...]
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """What the figure and the tables of one ablation show.
+
+    Args:
+        name: one of NAMES.
+        families: what each set of arms has in common that differ in nothing but what is varied, e.g. "MAE, SRC".
+        image_sizes: of their training, in pixels; in "bandwidth" all are the same.
+        panels: at least one.
+        left_out: how many models are arms of such an ablation, but at another epoch, size or radius than the most.
+    """
+
+    name: str
+    families: tuple[str, ...]
+    image_sizes: tuple[int, ...]
+    panels: tuple[ArmPanel, ...]
+    left_out: int
+
+
+def read_ablation(rows: pd.DataFrame, name: str) -> Ablation | None:
+    """Finds the arms of an ablation in rows of any number of runs, by what each row says of its model's pretraining.
+
+    Arms of one family differ in what the ablation varies and in nothing else: not in method, image size, seed, or any
+    other setting. Of several epochs the one with the most arms counts, the latest of them.
+
+    Args:
+        rows: ResultRow columns; `hits` for paired differences (attach_hits).
+        name: "bandwidth" (two radii or more at one crop), "crop" (two crops or more with one target) or "components"
+            (three or all of the four: with and without the low-frequency target, RRC and SRC).
+
+    Returns:
+        None where there are no such arms.
+
+    Raises:
+        InputError: two models with one pretraining, and different values of one number.
+    """
+    found = _find_arms(_select_metrics(rows))
+    if found.empty or (name == "crop" and "cc" not in set(found["crop"]) and read_ablation(rows, "components")):
+        return None  # the components tell RRC and SRC apart already
+    if name == "components":
+        found = found[found["crop"].isin(("rrc", "src")) & found["target"].isin(("normalised", "lowfreq"))]
+        found = _keep_most(found, ["family_method", *_FIXED["components"]], "radius")
+    found = found.assign(family=_name_families(found, name))
+    models = found["weights_digest"].nunique()
+    found = _keep_families(_keep_most(found, ["family"], "epoch"), name)
+    if name == "bandwidth" and not found.empty:
+        found = _keep_most(found, [], "image_size")
+    if found.empty:
+        return None
+    keys = list(dict.fromkeys(found.sort_values(["family_order"], kind="stable")["family"]))
+    panels = _cut_panels(found.assign(family=found["family"].map({key: place for place, key in enumerate(keys)})), name)
+    firsts = [found[found["family"] == key].iloc[0] for key in keys]
+    return Ablation(
+        name,
+        _label_families(firsts, name),
+        tuple(int(first["image_size"]) for first in firsts),
+        tuple(panels),
+        int(models - found["weights_digest"].nunique()),
+    )
+
+
+def find_base(points: Sequence[ArmPoint], name: str, family: int) -> ArmPoint | None:
+    """What the other arms of a family are compared with: no filter in "bandwidth", RRC in "crop", neither part in
+    "components"; None where that arm is missing."""
+    own = [point for point in points if point.family == family]
+    wanted = [point for point in own if (point.arm.crop == "rrc" if name != "bandwidth" else True)]
+    plain = [point for point in wanted if name == "crop" or point.arm.target == "normalised"]
+    return plain[0] if plain else None
+
+
+def label_arm(arm: Arm, name: str) -> str:
+    """An arm's name in its family."""
+    low = "" if arm.radius is None else f"r = {arm.radius:g}"
+    if name == "bandwidth":
+        return low or _TARGETS[arm.target]
+    if name == "crop":
+        return arm.crop.upper()
+    return f"{low or _TARGETS[arm.target]}, {arm.crop.upper()}"
+
+
+def _select_metrics(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of each suite's main metric: for robustness the mean over corruptions, else the clean images."""
+    parts = []
+    for suite in sorted(MAIN_METRICS, key=lambda suite: suite not in (*SCORED, *DENSE)):
+        patterns = MAIN_METRICS[suite]
+        own = rows[rows["suite"] == suite]
+        metrics = sorted(own["metric"].unique())
+        known = [metric for pattern in patterns for metric in metrics if re.fullmatch(pattern, metric)]
+        if known:
+            own = own[own["metric"] == known[0]]
+            parts.append(own[own["condition"] == "clean"] if "clean" in set(own["condition"]) else own)
+    return pd.concat(parts) if parts else rows.iloc[:0]
+
+
+def _find_arms(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of models that say how they were pretrained: crop, image_size, target, radius, seed and others, "" or
+    NaN where they have none; `family_method`, the method without its parts; `procedure`, see split_protocol."""
+    told = {text: parse_protocol(text) for text in rows["pretraining"].unique()}
+    known = [text for text, values in told.items() if values.get("crop") in CROPS and "image_size" in values]
+    rows = rows[rows["pretraining"].isin(known)]
+    columns: dict[str, Any] = {
+        key: rows["pretraining"].map(lambda text, key=key: told[text].get(key, ""))
+        for key in ("crop", "image_size", "target", "seed", "others")
+    }
+    protocols = {text: split_protocol(text)[0] for text in rows["protocol"].unique()}
+    return rows.assign(
+        **columns,
+        radius=rows["pretraining"].map(lambda text: float(told[text].get("radius", "nan"))),
+        family_method=rows["method"].map(lambda method: method.removeprefix("pixmim-").split("+")[0]),
+        procedure=rows["protocol"].map(protocols),
+    )
+
+
+def _keep_most(rows: pd.DataFrame, within: list[str], column: str) -> pd.DataFrame:
+    """Of each set of rows those with the value of a column that most models have, the greatest where several do; rows
+    without a value stay."""
+    kept = []
+    parts: Any = rows.groupby(within, sort=False, dropna=False) if within else [((), rows)]
+    for _, part in parts:
+        counts = part.groupby(column)["weights_digest"].nunique()
+        if counts.empty:
+            kept.append(part)
+            continue
+        best = max(counts[counts == counts.max()].index, key=float)
+        kept.append(part[(part[column] == best) | part[column].isna()])
+    return pd.concat(kept) if kept else rows
+
+
+def _name_families(rows: pd.DataFrame, name: str) -> list[str]:
+    columns = (rows[key].astype(str) for key in ("family_method", *_FIXED[name]))
+    return [repr(values) for values in zip(*columns, strict=True)]
+
+
+def _keep_families(rows: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The families that have enough arms, numbered by method in their usual order."""
+    kept = []
+    for _, part in rows.groupby("family", sort=False):
+        filtered = part[part["target"] == "lowfreq"]
+        arms = filtered["radius"] if name == "bandwidth" else part["crop"]
+        if name == "components":
+            arms = part["crop"] + part["target"]
+        if arms.nunique() >= _LEAST[name]:
+            method = str(part["family_method"].iloc[0])
+            order = [*_METHODS].index(method) if method in _METHODS else len(_METHODS)
+            used = part if name != "bandwidth" else part[part["target"].isin(("lowfreq", "normalised"))]
+            kept.append(used.assign(family_order=order))
+    return pd.concat(kept) if kept else rows.iloc[:0]
+
+
+def _label_families(firsts: Sequence[pd.Series], name: str) -> tuple[str, ...]:
+    """Methods, and what else tells families apart."""
+    details = []
+    for first in firsts:
+        target = _TARGETS[first["target"]] if name == "crop" else ""
+        crop = first["crop"].upper() if name == "bandwidth" else ""
+        told = (crop, target, f"{first['image_size']} px", f"seed {first['seed']}", f"settings {first['others'][:4]}")
+        details.append((_METHODS.get(first["family_method"], first["family_method"]), *told))
+    labels = []
+    for detail in details:
+        same = [other for other in details if other[0] == detail[0]]
+        parts = [part for place, part in enumerate(detail[1:], 1) if len({other[place] for other in same}) > 1 and part]
+        labels.append(", ".join([detail[0], *parts]))
+    return tuple(labels)
+
+
+def _cut_panels(rows: pd.DataFrame, name: str) -> list[ArmPanel]:
+    parts: Any = rows.groupby(_SETTING, sort=False)
+    found = []
+    for key, part in parts:
+        points = _list_points(part, name)
+        if max(sum(point.family == family for point in points) for family in part["family"].unique()) > 1:
+            found.append((dict(zip(_SETTING, map(str, key), strict=True)), str(part["unit"].iloc[0]), points))
+    titles = _name_panels([setting for setting, _, _ in found])
+    return [ArmPanel(title, *rest) for title, rest in zip(titles, found, strict=True)]
+
+
+def _name_panels(settings: Sequence[dict[str, str]]) -> list[str]:
+    """Suites; where several panels are of one, also what tells their settings apart."""
+    heads = [setting["suite"].replace("_", " ") for setting in settings]
+    titles = []
+    for head, setting in zip(heads, settings, strict=True):
+        same = [other for other, title in zip(settings, heads, strict=True) if title == head]
+        own = describe_settings([_describe_setting(one) for one in same])[1][same.index(setting)]
+        titles.append(", ".join(filter(None, (head, own))))
+    return titles
+
+
+def _describe_setting(setting: dict[str, str]) -> dict[str, str]:
+    plain = {"data": setting["dataset"], "condition": setting["condition"], "subset": setting["subset"]}
+    return {**plain, **parse_protocol(setting["procedure"]), "digest": setting["dataset_digest"]}
+
+
+def _list_points(rows: pd.DataFrame, name: str) -> tuple[ArmPoint, ...]:
+    records: Any = rows.drop_duplicates(["family", "weights_digest", "value", "low", "high", "n"]).itertuples()
+    points: dict[tuple[int, Arm], ArmPoint] = {}
+    for row in records:
+        arm = Arm(str(row.target), None if pd.isna(row.radius) else float(row.radius), str(row.crop))
+        model, epoch = str(row.model), None if pd.isna(row.epoch) else int(row.epoch)
+        named = (model, str(row.run), model, str(row.weights_digest), str(row.method))
+        subject = Subject(*named, epoch, int(row.seed), int(row.family), "")
+        known = points.get((subject.family, arm))
+        if known:
+            raise InputError(
+                "models of one arm of an ablation",
+                expected="one value of each number",
+                found=", ".join(f"{one.model} (weights {one.weights_digest[:6]})" for one in (known.subject, subject)),
+                where=f"{name}, {row.suite}, {row.metric}: {label_arm(arm, name)}",
+                fix="Name the run folders of one ablation alone with --runs.",
+            )
+        hits = getattr(row, "hits", None)
+        points[subject.family, arm] = ArmPoint(arm, subject.family, read_estimate(row), hits, subject)
+    return tuple(sorted(points.values(), key=_order))
+
+
+def _order(point: ArmPoint) -> tuple[int, bool, int, float]:
+    arm = point.arm
+    return point.family, arm.target == "lowfreq", CROPS.index(arm.crop), arm.radius or 0.0
