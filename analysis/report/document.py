@@ -52,14 +52,14 @@ def write_document(report: Report, path: Path, figures: Mapping[str, Path]) -> P
 
 
 def _describe_section(section: Section, figures: Mapping[str, Path], folder: Path) -> dict[str, Any]:
-    """The section as JSON; its figures are copied to where Typst may read."""
-    drawn = [(plot.title, plot.caption, figures[plot.stem]) for plot in section.plots]
-    drawn += [(picture.title, picture.caption, picture.path) for picture in section.pictures]
+    """The section as JSON; its figures, whose files hold their captions, are copied to where Typst may read."""
+    drawn = [(plot.title, "", plot.caption, figures[plot.stem]) for plot in section.plots]
+    drawn += [(picture.title, picture.caption, picture.caption, picture.path) for picture in section.pictures]
     shown = []
-    for place, (title, caption, path) in enumerate(drawn):
+    for place, (title, caption, alt, path) in enumerate(drawn):
         copy = folder / f"{section.name}-{place}{path.suffix}"
         shutil.copyfile(path, copy)
-        shown.append({"title": _prepare(title), "caption": _prepare(caption), "file": copy.name})
+        shown.append({"title": _prepare(title), "caption": _prepare(caption), "alt": alt, "file": copy.name})
     return {
         "title": _prepare(section.title),
         "text": _prepare_all(section.text),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -55,10 +56,27 @@ def test_every_text_stands_in_the_pdf_as_text(document: Path) -> None:
     for name in HOSTILE[:3]:
         assert text.count("".join(name.split())) >= 5  # text, problem, section's text, cell, note
     assert text.count("x" * 300) == 5
-    for said in ("Allresults", "Acurve", "Itscaption.", "Apicture", "Ofanimage.", "n=5.", "1.5±0.7", "model-79"):
+    for said in ("Allresults", "Acurve", "Apicture", "Ofanimage.", "n=5.", "1.5±0.7", "model-79"):
         assert said in text
     for place in range(80):
         assert f"model-{place}{place}.0{place}.1" in text
+
+
+def test_the_caption_of_a_plot_is_in_its_file_and_is_what_a_screen_reader_says(document: Path) -> None:
+    assert "Itscaption." not in "".join(read_pages(document))
+    alternatives: list[str] = []
+
+    def walk(node: Any) -> None:
+        node = node.get_object()
+        if isinstance(node, list):
+            for child in node:
+                walk(child)
+        elif isinstance(node, dict) and "/K" in node:
+            alternatives.extend([str(node["/Alt"])] if "/Alt" in node else [])
+            walk(node["/K"])
+
+    walk(PdfReader(document).trailer["/Root"]["/StructTreeRoot"])
+    assert alternatives == ["Its caption.", "Of an image."]
 
 
 def test_the_head_of_a_long_table_stands_on_each_of_its_pages(document: Path) -> None:
