@@ -84,8 +84,8 @@ def list_comparisons(rows: pd.DataFrame) -> tuple[PublishedComparison, ...]:
     """Each number of ours that has a published counterpart, with the nearest of them.
 
     Published numbers of the same method and measure are its counterparts; those stand beside it that fewest things set
-    apart, of these those of the nearest number of epochs, and of these those of the first backbone. Several where they
-    are from several sources.
+    apart; of these those of the nearest number of epochs, of the first backbone, and of a known recipe. Several where
+    they are from several sources.
 
     Args:
         rows: ResultRow columns, any number of runs and suites; `source` where numbers shall name their rows.
@@ -94,7 +94,8 @@ def list_comparisons(rows: pd.DataFrame) -> tuple[PublishedComparison, ...]:
     answers = rows[rows["method"].isin(["people", "trials"])]  # one number, whichever suite and run read it
     rows = rows.drop(answers.index[answers.duplicated(["model", "condition", "metric", "value", "n"])])
     found: list[tuple[Any, PublishedNumber, tuple[str, ...]]] = []
-    for target in TARGETS:
+    suites = set(rows["suite"])
+    for target in (target for target in TARGETS if target.rows[0] in suites):
         for row in _select(rows, target).itertuples():
             identity = identify(row)
             found += [(row, *pair) for pair in _find_nearest(row, identity, target)]
@@ -129,7 +130,10 @@ def _find_nearest(row: Any, identity: Identity, target: Target) -> list[tuple[Pu
     judged = [(one, list_deviations(row, identity, target, one)) for one in known]
     order = list(dict.fromkeys(one.backbone for one in known))
     ranks = [
-        (len(deviations), abs((one.epochs or 0) - (identity.epochs or 0)), order.index(one.backbone))
+        (
+            *(len(deviations), abs((one.epochs or 0) - (identity.epochs or 0)), one.epochs or 0),
+            *(order.index(one.backbone), not one.recipe),
+        )
         for one, deviations in judged
     ]
     return [pair for pair, rank in zip(judged, ranks, strict=True) if rank == min(ranks)]
