@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.ablation.arguments import add_ablation
 from analysis.ablation.command import run_ablation
-from analysis.compare_run import add_compare, compare
+from analysis.comparison.command import add_compare, compare
 from analysis.differences import attach_hits
 from analysis.epoch_sheets import list_curve_sheets, plot_curves
 from analysis.epochs import EpochCurves, read_curves
@@ -40,7 +40,8 @@ def main(argv: list[str] | None = None) -> int:
             return run_ablation(arguments, words)
         rows = read_runs(arguments.runs)
         if arguments.command == "report":
-            written = write_report(build_report(number_rows(rows), find_pictures(arguments.runs, rows)), arguments.out)
+            pictures = find_pictures(arguments.runs, rows, arguments.pictures)
+            written = write_report(build_report(number_rows(rows), pictures), arguments.out)
         elif arguments.command == "figures":
             written = write_figures(rows, arguments.out, columns=arguments.columns)
             if not written and rows["epoch"].nunique() > 1:
@@ -98,6 +99,14 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m analysis.run", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     report = commands.add_parser("report", help="one page, and the same as PDF, with all tables and figures as files")
+    report.add_argument(
+        "--pictures",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="PNG",
+        help="to be shown besides those that suites drew into the run folders, such as a pretraining run's",
+    )
     figures = commands.add_parser("figures", help="robustness bars, curves and heat maps, as PNG and PDF")
     curves = commands.add_parser(
         "curves", help="one metric over pretraining epochs, PixMIM against its base, with a table of differences"
