@@ -65,6 +65,14 @@ def prepare_plan(options: argparse.Namespace) -> Plan:
     """The plan that the command line asks for. Raises InputError as make_plan."""
     if options.radii and options.ablation != "bandwidth":
         raise _refuse_option("--radii", "bandwidth", options.ablation)
+    if options.measure and not options.dry_run:
+        raise InputError(
+            "options of the ablation",
+            expected="--measure together with --dry-run",
+            found="--measure alone",
+            where="--measure",
+            fix="Add --dry-run; a run measures itself.",
+        )
     if options.supervised and options.ablation != "crop":
         raise _refuse_option("--supervised", "crop", options.ablation)
     return make_plan(

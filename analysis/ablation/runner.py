@@ -115,16 +115,12 @@ def _do_step(
     if stop.asked and code != 0:
         return Outcome(arm.name, step, "stopped", f"after {seconds:.0f} s", log)
     if code == 0:
-        if _has_result(arm, step):
+        if arm.checkpoint.exists():
             write_record(plan, arm, step, seconds, resumed=resumed)
         if is_done(plan, arm, step):
             return Outcome(arm.name, step, "done", f"{seconds:.0f} s", log)
     how = f"exit code {code}" if code else "ended without its result"
     return Outcome(arm.name, step, "failed", f"{how}, after {seconds:.0f} s", log)
-
-
-def _has_result(arm: Arm, step: Step) -> bool:
-    return arm.checkpoint.exists() or step.name != PRETRAINING
 
 
 def _run_command(step: Step, log: Path, environment: Mapping[str, str], stop: Stop, lock: int) -> int:
