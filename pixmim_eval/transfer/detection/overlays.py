@@ -13,6 +13,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.patheffects import withStroke
 
 from pixmim_eval.data.coco import DetectionSet
 from pixmim_eval.files import write_atomic
@@ -21,6 +22,7 @@ from pixmim_eval.transfer.segmentation.overlays import ANSWERS, COLOURS, DPI, OT
 
 WIDTH, HIGHEST = 1.9, 1.7  # of a panel in inches
 SHOWN = 0.3  # the least score that is drawn
+LETTERS = 4.0  # height of labels in points
 _STRENGTH = 0.45  # of masks over the image
 
 
@@ -106,7 +108,8 @@ def _draw_page(overlays: Sequence[Overlay], names: Sequence[str], shown: list[in
             if row == 0:
                 axes.set_title(titles[column], pad=2, fontsize=7)
     _draw_legend(figure, overlays[0].data.classes, shown)
-    caption = "\n".join(textwrap.wrap(f"{caption} Detections of {100 * SHOWN:.0f} or more are drawn.", int(26 * width)))
+    caption = f"{caption} Detections of {100 * SHOWN:.0f} or more are drawn; labels without room are left out."
+    caption = "\n".join(textwrap.wrap(caption, int(26 * width)))
     figure.text(0.5, 0.05 / height, caption, ha="center", va="bottom", fontsize=6, color="#333333")
     return figure
 
@@ -177,11 +180,45 @@ def _draw_panel(axes: Axes, image: np.ndarray, marks: Sequence[_Mark]) -> None:
     for mark in marks:
         left, top, right, bottom = mark.box.tolist()
         frame = Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=mark.colour, linewidth=0.9)
+        frame.set_path_effects([withStroke(linewidth=1.5, foreground="#000000", alpha=0.6)])
         axes.add_patch(frame)
-    for mark in marks:
-        left, top = mark.box[:2].tolist()
-        text = axes.text(left, top, mark.text, ha="left", va="top", fontsize=4, color="black", clip_on=True)
+    places = place_labels([(mark.box, mark.text) for mark in marks], height, width)
+    for mark, place in zip(marks, places, strict=True):
+        if place is None:
+            continue
+        text = axes.text(place[0], place[1], mark.text, ha="left", va="top", fontsize=LETTERS, color="black")
         text.set_bbox({"facecolor": "white", "alpha": 0.75, "edgecolor": mark.colour, "linewidth": 0.4, "pad": 0.5})
+
+
+def place_labels(boxes: Sequence[tuple[np.ndarray, str]], height: int, width: int) -> list[tuple[float, float] | None]:
+    """The upper left corner of each box's label, so that none covers another; None where there is no room.
+
+    A label stands at a corner of its box, inside or outside, and in the image. The last boxes, which are drawn on top,
+    choose first.
+
+    Args:
+        boxes: float [4], left, top, right, bottom in pixels, with what to say.
+        height, width: of the image.
+    """
+    point = max(width / WIDTH, height / HIGHEST) / 72  # of the page, in pixels of the image
+    high = (1.2 * LETTERS + 1) * point
+    taken: list[tuple[float, float, float]] = []
+    found: list[tuple[float, float] | None] = []
+    for box, text in reversed(boxes):
+        wide = (0.62 * LETTERS * len(text) + 2) * point
+        corners = [
+            (min(max(x, 0.0), max(width - wide, 0.0)), min(max(y, 0.0), max(height - high, 0.0)))
+            for x in (box[0], box[2] - wide)
+            for y in (box[1], box[1] - high, box[3], box[3] - high)
+        ]
+        free = [
+            (float(x), float(y))
+            for x, y in corners
+            if not any(x < left + length and left < x + wide and abs(y - top) < high for left, top, length in taken)
+        ]
+        found.append(free[0] if free else None)
+        taken += [(*place, wide) for place in free[:1]]
+    return found[::-1]
 
 
 def _parse(colour: str) -> np.ndarray:
