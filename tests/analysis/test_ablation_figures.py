@@ -39,9 +39,8 @@ def draw(outcomes: list[Outcome], name: str, **options: float) -> Figure:
 
 def list_series(axes: Axes) -> list[tuple[list[float], list[float]]]:
     """Places and heights of each line with markers."""
-    marked = [
-        line for line in axes.lines if line.get_marker() not in ("None", "", None) and line.get_linestyle() != "None"
-    ]
+    drawn = [line for line in axes.lines if line.get_linestyle() != "None"]
+    marked = [line for line in drawn if line.get_marker() not in ("None", "", None)]
     return [([*map(float, line.get_xdata())], [*map(float, line.get_ydata())]) for line in marked]  # type: ignore[arg-type]
 
 

@@ -82,7 +82,7 @@ def test_two_families_stand_side_by_side_under_names_of_their_own() -> None:
 
 def test_the_last_epoch_that_all_arms_have_counts() -> None:
     rows = build_components()
-    early = [(replace(row, epoch=20, weights_digest=f"e{row.weights_digest[1:]}"), hits) for row, hits in rows]
+    early = [(replace(row, epoch=20, weights_digest=f"early {row.weights_digest}"), hits) for row, hits in rows]
     more = [(replace(rows[0][0], epoch=60, weights_digest="f" * 16), rows[0][1])]
     found = read(early + rows + more, "components")
     assert {point.subject.epoch for point in found.panels[0].points} == {40}
@@ -137,11 +137,9 @@ def test_without_outcomes_differences_follow_from_the_two_intervals() -> None:
     (found,) = compare_arms(read(build_components([ROBUST]), "components"))
     one = found[0]
     assert one.interval == FROM_INTERVALS and one.probability is None
-    low, high = one.other.estimate.low, one.base.estimate.high
-    expected = (
-        one.estimate.value - ((one.other.estimate.value - low) ** 2 + (high - one.base.estimate.value) ** 2) ** 0.5
-    )
-    assert one.estimate.low == pytest.approx(expected)
+    below = one.other.estimate.value - one.other.estimate.low
+    above = one.base.estimate.high - one.base.estimate.value
+    assert one.estimate.low == pytest.approx(one.estimate.value - (below**2 + above**2) ** 0.5)
 
 
 def test_tables_hold_every_arm_with_its_rows() -> None:
