@@ -28,5 +28,5 @@ def test_labels_are_in_the_image_and_none_covers_another() -> None:
 
 def test_a_label_without_room_is_left_out_and_the_best_stays() -> None:
     box = np.array([2.0, 2.0, 9.0, 9.0])
-    places = place_labels([(box, "worse: 31"), (box, "best: 99")], 10, 10)
-    assert places[0] is None and places[1] is not None
+    places = place_labels([(box, f"cat: {number}") for number in range(30, 60)], 10, 10)
+    assert places[0] is None and places[-1] == (2.0, 2.0)
