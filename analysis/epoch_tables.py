@@ -32,7 +32,8 @@ def build_values(curves: EpochCurves) -> list[Table]:
             for place in places
         )
         head = (curves.over, *(line.subject.label for line in lines))
-        title = ": ".join(filter(None, (f"{_name_unit(curves)} by {curves.over}, with 95 % intervals", panel.title)))
+        unit = f"{curves.suite}, {_name_unit(curves)} by {curves.over}"
+        title = ": ".join(filter(None, (f"{unit}, with 95 % intervals", panel.title)))
         notes = tuple(describe_curves(curves, [panel]))
         tables.append(Table(title, head, body, "r" * len(head), notes, long=len(places) > 30))
     return tables
@@ -91,7 +92,7 @@ def build_differences(curves: EpochCurves, differences: Sequence[EpochDifference
             f"{MISSING}: no outcomes image by image of both models; their interval is that of independent numbers"
             " (conservative, as the images are the same) and not corrected, and separable where it excludes 0."
         )
-    title = f"PixMIM − base: {_name_unit(curves, difference=True)} by {curves.over}"
+    title = f"PixMIM − base, {curves.suite}: {_name_unit(curves, difference=True)} by {curves.over}"
     columns = "l" * several + "lrrrrrrrl"
     return Table(title, (*(("data",) if several else ()), *head), tuple(body), columns, tuple(notes), long=True)
 

@@ -9,6 +9,10 @@ from typing import TypeVar
 
 import pandas as pd
 
+from analysis.ablation_figures import plot_ablation
+from analysis.ablation_tables import list_ablation_sheets
+from analysis.ablations import NAMES as ABLATIONS
+from analysis.ablations import Ablation, read_ablation
 from analysis.epoch_sheets import list_curve_sheets, plot_curves
 from analysis.epochs import EpochCurves, read_curves
 from analysis.figures import plot_foreground, plot_groups, plot_shape_bias
@@ -18,7 +22,6 @@ from analysis.report.overview import describe_rows, list_overview
 from analysis.report.parts import Picture, Plot, Report, Section, Sheet
 from analysis.report.problems import find_problems
 from analysis.report.suites import (
-    ABLATIONS,
     DENSE,
     FIGURED,
     MAIN,
@@ -29,9 +32,11 @@ from analysis.report.suites import (
     describe_missing,
 )
 from analysis.scores import list_scores
+from analysis.sources import list_sources
 from analysis.tables import list_foreground_sheets, list_published_sheets, list_robustness_sheets, list_score_sheets
 from pixmim_eval.errors import InputError
 
+SUGGESTED = "python -m analysis.run ablation {} --recipe RECIPE --data PATH"
 TITLE = "What masked image modeling learns, with and without PixMIM"
 
 Item = TypeVar("Item")
@@ -66,7 +71,7 @@ def build_report(rows: pd.DataFrame, pictures: Sequence[Picture] = (), *, column
         _build_scores(material, "dense", "Dense transfer: segmentation and detection", DENSE),
         _build_scores(material, "scores", "Probes, k-NN, few labels, fine-tuning", list_scored(rows)),
         _build_epochs(material),
-        _build_ablations(),
+        _build_ablations(material),
         _build_pictures(material, pictures),
         _make_section("published", "Published numbers, as printed", (), sheets=list_published_sheets()),
     )
@@ -194,13 +199,28 @@ def _read_epochs(rows: pd.DataFrame, name: str) -> list[EpochCurves]:
     return [curves] if max(points) > 1 else []
 
 
-def _build_ablations() -> Section:
-    text = [
-        f"No rows of the ablation {name}. To make them:"
-        f" python -m analysis.run ablation {name} --recipe RECIPE --data PATH."
-        for name in ABLATIONS
-    ]
-    return _make_section("ablations", "Ablations", text)
+def _build_ablations(material: Material) -> Section:
+    """Each ablation whose arms are among the models; of the others, what makes them."""
+    plots: list[Plot] = []
+    sheets: list[Sheet] = []
+    sources: set[int] = set()
+    text = []
+    for name in ABLATIONS:
+        found = material.attempt(partial(_read_ablation, material.rows, name))
+        for ablation in found:
+            plots += plot_ablation(ablation, material.columns)
+            sheets += list_ablation_sheets(ablation)
+            points = [point.estimate for panel in ablation.panels for point in panel.points]
+            sources.update(list_sources(*points))
+        text += [] if found else [f"No models are arms of the ablation {name}. To make them: {SUGGESTED.format(name)}."]
+    failures, material.failures = material.failures, []
+    text = [*failures, *text, *describe_commands(material.rows[material.rows["source"].isin(sources)])]
+    return _make_section("ablations", "Ablations", text, sheets=sheets, plots=plots)
+
+
+def _read_ablation(rows: pd.DataFrame, name: str) -> list[Ablation]:
+    ablation = read_ablation(rows, name)
+    return [ablation] if ablation else []
 
 
 def _build_pictures(material: Material, pictures: Sequence[Picture]) -> Section:

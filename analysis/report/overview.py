@@ -9,8 +9,10 @@ import pandas as pd
 from analysis.captions import list_counts
 from analysis.formats import Cell, Table
 from analysis.report.parts import Sheet
+from analysis.shape_bias import PEOPLE, TRIALS
 
 UNKNOWN = "unknown"
+NO_MODELS = (PEOPLE, TRIALS, "none")  # methods of rows that are of files with answers, or of boxes
 
 
 def list_overview(rows: pd.DataFrame) -> list[Sheet]:
@@ -36,8 +38,8 @@ def list_runs(rows: pd.DataFrame) -> pd.DataFrame:
             "rows": len(part),
             "suites": ", ".join(dict.fromkeys(part["suite"])),
             "models": part["weights_digest"].nunique(),
-            "first": part["time"].min(),
-            "last": part["time"].max(),
+            "first (UTC)": _shorten(part["time"].min()),
+            "last (UTC)": _shorten(part["time"].max()),
             "without a command": int((part["command"] == "").sum()),
         }
         for name, part in parts
@@ -92,7 +94,8 @@ def describe_rows(rows: pd.DataFrame) -> tuple[str, ...]:
     """What to know before reading any number."""
     first, last = rows["time"].min()[:10], rows["time"].max()[:10]
     dates = f"on {first}" if first == last else f"from {first} to {last}"
-    models, suites, sets = (rows[name].nunique() for name in ("weights_digest", "suite", "dataset_digest"))
+    suites, sets = (rows[name].nunique() for name in ("suite", "dataset_digest"))
+    models = rows.loc[~rows["method"].isin(NO_MODELS), "weights_digest"].nunique()
     versions = sorted(
         {
             piece.partition("=")[2]
@@ -109,6 +112,11 @@ def describe_rows(rows: pd.DataFrame) -> tuple[str, ...]:
         "Numbers may be compared within a table: it holds one data set (by content), one choice of images and one"
         " protocol, which its notes name. What protocols differ in is never averaged over.",
     )
+
+
+def _shorten(time: str) -> str:
+    """A time to the minute, "2026-01-02 03:04"; times of rows are UTC."""
+    return time[:16].replace("T", " ")
 
 
 def _make_table(title: str, frame: pd.DataFrame, sides: str) -> Table:

@@ -19,12 +19,13 @@ TITLES = {
 }
 
 
-def find_pictures(folders: Sequence[Path], rows: pd.DataFrame) -> list[Picture]:
-    """The pictures in DIR/reports/figures of run folders, by suite.
+def find_pictures(folders: Sequence[Path], rows: pd.DataFrame, others: Sequence[Path] = ()) -> list[Picture]:
+    """The pictures in DIR/reports/figures of run folders, by suite, and others after them.
 
     Args:
         folders: as --runs names them.
         rows: ResultRow columns and `folder`, which say what the pictures are of.
+        others: PNG files, such as those that pretraining draws.
     """
     found = []
     for folder in folders:
@@ -34,13 +35,18 @@ def find_pictures(folders: Sequence[Path], rows: pd.DataFrame) -> list[Picture]:
                 found.append((match[1], path, _describe(match[1], own, folder)))
     titles = [*TITLES]
     found.sort(key=lambda one: titles.index(one[0]))
+    found += [("", path, f"Given by hand: {path}. No row says what it shows.") for path in others]
     stems = _name_stems([path for _, path, _ in found])
-    pictures = []
-    for stem, (suite, path, caption) in zip(stems, found, strict=True):
-        match = DRAWN.fullmatch(path.stem)
-        part = f" (part {match[2]})" if match and match[2] else ""
-        pictures.append(Picture(stem, f"{TITLES[suite]}{part}", path, caption))
-    return pictures
+    return [
+        Picture(stem, _name_title(suite, path), path, caption)
+        for stem, (suite, path, caption) in zip(stems, found, strict=True)
+    ]
+
+
+def _name_title(suite: str, path: Path) -> str:
+    match = DRAWN.fullmatch(path.stem)
+    part = f" (part {match[2]})" if match and match[2] else ""
+    return f"{TITLES[suite]}{part}" if suite else path.stem
 
 
 def _describe(suite: str, rows: pd.DataFrame, folder: Path) -> str:
@@ -56,7 +62,7 @@ def _describe(suite: str, rows: pd.DataFrame, folder: Path) -> str:
 
 def _name_stems(paths: Sequence[Path]) -> list[str]:
     """Unique names: a picture's own, with a number where several run folders drew one of that name."""
-    names = [f"picture-{path.stem}" for path in paths]
+    names = ["picture-" + re.sub(r"[^A-Za-z0-9_.]+", "-", path.stem)[:80] for path in paths]
     return [
         f"{name}-run-{names[: place + 1].count(name)}" if names.count(name) > 1 else name
         for place, name in enumerate(names)

@@ -13,7 +13,6 @@ MAIN = ("finetune", "linear_probe", "detection", "segmentation")
 SCORED = ("linear_probe", "knn", "few_shot", "finetune")
 DENSE = ("segmentation", "detection")
 SHAPE = ("shape_bias", "observers", "model_vs_human")
-ABLATIONS = ("bandwidth", "crop", "components")
 FIGURED = ("robustness", "foreground", "reconstruction")
 MAIN_METRICS = {
     "robustness": ("mean_error_15", r"mean_error_\d+", "top1"),

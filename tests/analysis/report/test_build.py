@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -214,6 +215,26 @@ def test_every_suite_with_several_epochs_has_curves_of_its_main_metric(report: R
     named = ("linear_probe-top1", "knn-top1", "few_shot-top1", "finetune-top1", "segmentation-miou", "detection-box_ap")
     named += ("shape_bias-shape_bias", "reconstruction-mse_pixels")
     assert stems == {f"curves-{name}-one-column" for name in named}
+
+
+def test_arms_of_an_ablation_have_a_figure_and_a_table_and_the_others_a_command() -> None:
+    pretraining = {"mae": "crop={};image_size=64;seed=0;target=normalised", "pixmim-mae": "crop={};image_size=64;"}
+    pretraining["pixmim-mae"] += "radius=11.43;seed=0;target=lowfreq"
+    rows = [
+        replace(row, model=f"{row.model}-{crop}", weights_digest=f"{row.method}-{crop}", pretraining=text.format(crop))
+        for row in build_scores("linear_probe", ("top1",))
+        for method, text in pretraining.items()
+        for crop in ("rrc", "src", "cc")
+        if row.epoch == 20 and row.method == method
+    ]
+    frame = frame_rows(rows)
+    section = find_section(build_report(frame), "ablations")
+    assert {plot.stem for plot in section.plots} == {"ablation-crop-one-column", "ablation-components-one-column"}
+    assert {sheet.stem for sheet in section.sheets} == {"ablation-crop", "ablation-components"}
+    commands = [text for text in section.text if "To make them" in text]
+    assert len(commands) == 1 and "analysis.run ablation bandwidth" in commands[0]
+    named = {source for table in section.tables for line in table.rows for cell in line for source in cell.sources}
+    assert named == set(frame["source"])
 
 
 def test_figures_are_those_of_the_commands_one_column_wide(
