@@ -180,13 +180,15 @@ def test_biases_are_added_to_the_products_of_queries_and_keys() -> None:
     torch.testing.assert_close(biased(tokens), attention.proj(mixed), rtol=1e-4, atol=1e-5)
 
 
-def test_positions_are_interpolated_to_the_crop_and_become_weights() -> None:
-    model = make_model()
-    encoder = build_backbone(model, replace(SMALL, crop=64)).encoder
-    assert encoder.grid == (8, 8)
+@pytest.mark.parametrize("size", [32, 64])
+def test_positions_are_interpolated_to_the_crop_and_become_weights(size: int) -> None:
+    """From the encoder's own table: LSMAE's is of 448 pixels, MAE's of 224."""
+    model = make_model(VisionTransformer(size, Architecture(patch=8, dim=24, depth=4, heads=3)), size)
+    encoder = build_backbone(model, replace(SMALL, crop=96)).encoder
+    assert encoder.grid == (12, 12)
     assert isinstance(encoder.pos_embed, nn.Parameter)
-    table = model.encoder.pos_embed[:, 1:].unflatten(1, (4, 4)).permute(0, 3, 1, 2)
-    wanted = F.interpolate(table, size=(8, 8), mode="bicubic", align_corners=False).permute(0, 2, 3, 1).flatten(1, 2)
+    table = model.encoder.pos_embed[:, 1:].unflatten(1, (size // 8, size // 8)).permute(0, 3, 1, 2)
+    wanted = F.interpolate(table, size=(12, 12), mode="bicubic", align_corners=False).permute(0, 2, 3, 1).flatten(1, 2)
     torch.testing.assert_close(encoder.pos_embed[:, 1:], wanted)
     assert not isinstance(model.encoder.pos_embed, nn.Parameter)  # the model itself is as it was
 
@@ -418,7 +420,10 @@ def test_sizes_of_the_model_stand_in_where_none_are_given() -> None:
 
 @pytest.mark.slow
 def test_ten_photographs_are_learnt_by_heart(shared_data: Path, tmp_path: Path) -> None:
-    """Ten photographs of few classes with their masks, at 32 px: mIoU of at least 0.8 shows that all is wired right."""
+    """Ten photographs of few classes with their masks, at 32 px: mIoU of at least 0.8 shows that all is wired right.
+
+    Half as many steps leave out classes of few pixels, the smallest of which has five; these many find them all.
+    """
     source = open_segmentation(str(shared_data / "coco_mini" / "images" / "val2017"))
     counts = [len({*np.unique(labels)} - {IGNORED}) for labels in source.labels.read(range(len(source)))]
     rows = np.sort(np.argsort(counts, kind="stable")[:10]).tolist()
@@ -436,11 +441,11 @@ def test_ten_photographs_are_learnt_by_heart(shared_data: Path, tmp_path: Path) 
         SMALL,
         crop=32,
         stride=32,
-        iterations=220,
+        iterations=400,
         train_batch_size=10,
-        learning_rate=1e-2,
+        learning_rate=2e-2,
         layer_decay=1.0,
-        warmup_iterations=10,
+        warmup_iterations=40,
         channels=24,
         auxiliary_channels=16,
         drop_path=0.0,
