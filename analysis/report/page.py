@@ -27,8 +27,8 @@ from pixmim_eval.results import COLUMNS
 
 FILTERED = 9  # rows from which a table has a field to filter it
 SHOWN_PROBLEMS = 8  # more of them are folded
-SHORT = 18  # characters of a cell that is not broken into lines
-_LONG_WORD, _BREAKS = 24, re.compile(r"(?<=[/:,=_@])(?=[^/:,=_@])")
+SHORT, LONG = 18, 60  # characters up to which a cell is not broken into lines, and from which it is a wide one
+_WHOLE, _LONG_WORD, _BREAKS = 14, 24, re.compile(r"(?<=[/:,=_@])(?=[^/:,=_@])")
 _COMMAND = re.compile(r"(python -m .+?)(?=\.?$|\.\s)")
 _PNG = b"\x89PNG\r\n\x1a\n"
 # Of JSON in a page: what could end its element or open another. Inside JSON's strings an escape means the same.
@@ -107,6 +107,7 @@ def render_page(report: Report) -> str:
         filtered=FILTERED,
         shown_problems=SHOWN_PROBLEMS,
         short=SHORT,
+        long=LONG,
         rows=Markup(encode_rows(report.rows)),
         style=Markup(_read_data("style.css")),
         script=Markup(script),
@@ -144,7 +145,7 @@ def mark_commands(text: str) -> Markup:
 
 
 def soften(text: str) -> Markup:
-    """Text in which long words, such as paths, may break behind their separators, and options may not at all."""
+    """Text in which long words, such as paths, may break behind separators; options and short words break nowhere."""
     if len(text) <= _LONG_WORD and "-" not in text:
         return escape(text)
     return Markup().join(map(_soften_word, re.split(r"(\s+)", text)))
@@ -153,7 +154,8 @@ def soften(text: str) -> Markup:
 def _soften_word(word: str) -> Markup:
     if len(word) > _LONG_WORD:
         return Markup("<wbr>").join(_BREAKS.split(word))
-    return Markup('<span class="option">{}</span>').format(word) if word.startswith("--") else escape(word)
+    whole = word.startswith("--") or ("-" in word and 2 < len(word) <= _WHOLE)
+    return Markup('<span class="whole">{}</span>').format(word) if whole else escape(word)
 
 
 def encode_rows(rows: pd.DataFrame) -> str:

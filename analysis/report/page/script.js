@@ -207,7 +207,12 @@
   function formatEstimate(rows, place) {
     const unit = rows.get("unit", place);
     const [value, low, high] = ["value", "low", "high"].map((name) => formatNumber(rows.get(name, place), unit));
-    return { value: unit === "fraction" && value !== MISSING ? `${value} %` : value, interval: `[${low}, ${high}]` };
+    const n = rows.get("n", place);
+    return {
+      value: unit === "fraction" && value !== MISSING ? `${value} %` : value,
+      interval: `[${low}, ${high}]`,
+      n: n === null ? MISSING : count(n),
+    };
   }
 
   const splitSettings = (text) =>
@@ -225,7 +230,7 @@
 
   function makeCommand(command) {
     // Options are not broken behind their hyphens.
-    const words = command.split(/(\s+)/).map((word) => (word.startsWith("--") ? make("span", { class: "option" }, word) : word));
+    const words = command.split(/(\s+)/).map((word) => (word.startsWith("--") ? make("span", { class: "whole" }, word) : word));
     const code = make("code", {}, make("bdi", {}, ...words));
     const status = make("span", { class: "count", role: "status" });
     const button = makeButton("Copy", async () => {
@@ -241,8 +246,7 @@
   }
 
   function describeRow(rows, place) {
-    const { value, interval } = formatEstimate(rows, place);
-    const n = count(rows.get("n", place) ?? 0);
+    const { value, interval, n } = formatEstimate(rows, place);
     const lists = { protocol: splitSettings, versions: splitSettings };
     const command = rows.get("command", place);
     const fields = rows.names.filter((name) => name !== "command").map((name) => {
@@ -355,13 +359,13 @@
   }
 
   function listRow(rows, place, showRows) {
-    const { value, interval } = formatEstimate(rows, place);
+    const { value, interval, n } = formatEstimate(rows, place);
     const title = [rows.text("model", place), rows.text("condition", place), rows.text("metric", place)].join(" · ");
     const open = () => showRows(title, [place]);
     const shown = {
       value: () => make("button", { type: "button", class: "number", "aria-haspopup": "dialog", click: open }, value),
       low: () => interval,
-      n: () => count(rows.get("n", place) ?? 0),
+      n: () => n,
     };
     const cells = LISTED.map(([name, , side]) => {
       if (shown[name]) return make("td", { class: side }, shown[name]());
