@@ -21,6 +21,7 @@ from pixmim_eval.extract import process_rank, select_rows
 from pixmim_eval.extract.store import Entry, load_entry
 from pixmim_eval.files import write_atomic
 from pixmim_eval.metrics.detection import DetectionScores, score_detections
+from pixmim_eval.models.convvit import ConvVisionTransformer
 from pixmim_eval.results import format_protocol, hash_parts, make_rows
 from pixmim_eval.suites import EvaluationSuite
 from pixmim_eval.suites.roles import DEFAULT_DATA
@@ -159,6 +160,8 @@ def choose_recipe(model: Model, config: SuiteConfig) -> DetectionRecipe:
     encoder = get_encoder(model)
     size = model.preprocessing.size
     recipe = resolve_recipe(config.options, size=size, patch=encoder.patch, depth=len(list_blocks(encoder)))
+    if recipe.pyramid == "auto":
+        recipe = replace(recipe, pyramid="stages" if isinstance(encoder, ConvVisionTransformer) else "simple")
     return replace(recipe, precision=resolve_precision(config.device, recipe.precision))
 
 

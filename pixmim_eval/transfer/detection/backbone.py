@@ -44,6 +44,9 @@ class PlainBackbone(nn.Module):
     Args:
         encoder: whose layers it takes over.
         grid: patches (down, across) of the images, which the position table is interpolated to; it is trained.
+
+    Differs: the table is interpolated once, and trained as it is then; detectron2 trains the table of the pretrained
+        size, and interpolates it in every step.
     """
 
     def __init__(self, encoder: VisionTransformer, grid: tuple[int, int]) -> None:

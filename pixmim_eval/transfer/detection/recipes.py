@@ -59,8 +59,10 @@ _CONVMAE = DetectionRecipe(
 RECIPES = {
     "vitdet-b": DetectionRecipe(),
     "vitdet-l": DetectionRecipe(layer_decay=0.8, drop_path=0.4),
-    # ConvMAE's own code, DET/configs of 25 epochs. Differs: layer norms where it has batch norms over all GPUs, and
-    # relative positions as ViTDet has them, where it has one table of biases for all blocks.
+    # ConvMAE's own code, DET/configs of 25 epochs. Its global blocks are those that it computes, not those that it
+    # lists (0, 4, 8 and 10) and never reads. Differs: layer norms where it has batch norms over all GPUs; relative
+    # positions as ViTDet has them, where it has one table of biases for all windows and one for all global blocks;
+    # positions are trained, where it keeps them.
     "convmae-b": _CONVMAE,
     # OpenGVLab/Official-ConvMAE-Det, 25 epochs: ViTDet's parts on the last map.
     "convmae-vitdet-b": DetectionRecipe(train_batch_size=16, layer_decay=0.8, pyramid="simple"),
@@ -76,10 +78,10 @@ RECIPES = {
         drop_path=0.0,
         least_scale=0.75,
         most_scale=1.5,
-        channels=64,
-        box_width=256,
+        channels=32,
+        box_width=128,
         proposals=200,
-        roi_samples=64,
+        roi_samples=32,
     ),
 }
 

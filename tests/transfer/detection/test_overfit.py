@@ -43,10 +43,7 @@ def test_ten_images_are_learnt_by_heart(shared_data: Path, tmp_path: Path) -> No
         weight_decay=0.0,
         least_scale=1.0,
         most_scale=1.0,
-        channels=32,
-        box_width=128,
         proposals=100,
-        roi_samples=32,
     )
     recipe = resolve_recipe(options, size=SIZE, patch=8, depth=4)
     config = SuiteConfig({}, workers=0, out=tmp_path)
