@@ -25,6 +25,7 @@ from pixmim_eval.errors import InputError
 from pixmim_eval.files import write_atomic
 from pixmim_eval.results import COLUMNS
 
+SCRIPTS = ("elements.js", "tables.js", "plots.js", "record.js", "rows.js", "start.js")  # in one scope, in this order
 FILTERED = 9  # rows from which a table has a field to filter it
 SHOWN_PROBLEMS = 8  # more of them are folded
 SHORT, LONG = 18, 60  # characters up to which a cell is not broken into lines, and from which it is a wide one
@@ -90,7 +91,7 @@ def write_page(report: Report, path: Path) -> Path:
 
 def render_page(report: Report) -> str:
     """The text of write_page's file."""
-    script = _read_data("script.js")
+    script = '"use strict";\n{\n' + "\n".join(map(_read_data, SCRIPTS)) + "}\n"
     parts = tuple(_lay_out(report.sections))
     environment = Environment(
         loader=FunctionLoader(_read_data),

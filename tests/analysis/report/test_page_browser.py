@@ -171,6 +171,10 @@ def test_an_empty_cell_says_what_to_run_and_it_can_be_copied(open_page: Open, pl
     dialog.get_by_role("button", name="Copy").click()
     dialog.get_by_text("Copied.").wait_for()
     assert page.evaluate("navigator.clipboard.readText()") == hint
+    page.evaluate("void (navigator.clipboard.writeText = () => Promise.reject())")
+    dialog.get_by_role("button", name="Copy").click()
+    dialog.get_by_text("Selected").wait_for()
+    assert page.evaluate("getSelection().toString().trim()") == hint
 
 
 def test_everything_can_be_done_with_keys(open_page: Open, plain: Path) -> None:
