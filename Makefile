@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+DEMO_SUITES := robustness knn shape_bias foreground reconstruction
 DEMO_RUN := --epochs 5 --save-every 5 --draw-every 5
 
 .PHONY: install demo test studies
@@ -18,11 +19,14 @@ install: .venv/.installed
 
 # A model this small trains faster in two processes of one thread each than in one process after the other.
 demo: export OMP_NUM_THREADS = 1
-demo: install  ## two small models pretrained on generated images, then compared
+demo: install  ## two small models pretrained on generated images, compared, and the report on them
 	$(BIN)/pixmim-pretrain --recipe mae-64px $(DEMO_RUN) --out runs/demo/mae & mae=$$!; \
 	$(BIN)/pixmim-pretrain --recipe pixmim-mae-64px $(DEMO_RUN) --out runs/demo/pixmim-mae && wait $$mae
-	env -u OMP_NUM_THREADS $(BIN)/pixmim-eval --suite robustness --checkpoint 'runs/demo/*/epoch-*.safetensors' \
-		--out runs/demo/evaluation
+	for suite in $(DEMO_SUITES); do \
+		env -u OMP_NUM_THREADS $(BIN)/pixmim-eval --suite $$suite --checkpoint 'runs/demo/*/epoch-*.safetensors' \
+			--out runs/demo/evaluation || exit; \
+	done
+	$(BIN)/pixmim-analysis report --runs runs/demo/evaluation --out runs/demo/reports
 
 test: export OMP_NUM_THREADS = 1
 test: install  ## style, types and every test that is not a study
