@@ -34,6 +34,8 @@ _LATEX = {
     "‘": "`",
     "’": "'",
 }
+LINE = 130  # characters of a page's line in the smallest type
+LEAST, LONGEST = 10, 300  # characters: of a column of paragraphs, and of a text that makes it wider
 MARKDOWN = str.maketrans({character: f"\\{character}" for character in "\\|*_`<[]$&~#"})
 
 
@@ -88,26 +90,49 @@ def to_markdown(table: Table) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """A booktabs table, shrunk to the line (a longtable where it may run over pages), notes in its caption."""
-    caption = escape_latex(" ".join([f"{table.title}.", *(note for note in table.notes)]))
+    """A booktabs table with its notes below, shrunk to the line; where it may run over pages a longtable, whose longest
+    texts stand in paragraphs. Notes are no part of the caption, which TeX measures as one line, of 5.7 m at most."""
+    caption = rf"\caption{{{escape_latex(table.title + '.')}}}"
+    columns = _size_columns(table) if table.long else list(table.sides)
     head = [r"\toprule", " & ".join(escape_latex(name) for name in table.head) + r" \\", r"\midrule"]
-    body = []
-    for row in table.rows:
-        texts = [escape_latex(cell.text) for cell in row]
-        marked = (rf"\textbf{{{text}}}" if cell.bold else text for cell, text in zip(row, texts, strict=True))
-        body.append(" & ".join(marked) + r" \\")
+    body = [" & ".join(map(_to_latex_cell, row, columns)) + r" \\" for row in table.rows]
+    notes = [rf"{escape_latex(note)}\par" for note in table.notes]
     if table.long:
-        top = [
-            rf"\begin{{longtable}}{{{table.sides}}}",
-            rf"\caption{{{caption}}} \\",
-            *head,
-            r"\endhead",
-            r"\bottomrule",
-        ]
-        return "\n".join([*top, r"\endlastfoot", *body, r"\end{longtable}", ""])
+        small = r"\scriptsize" if any(column[0] == "p" for column in columns) else r"\normalsize"
+        top = [rf"\begingroup{small}", rf"\begin{{longtable}}{{{''.join(columns)}}}", rf"{caption} \\", *head]
+        end = [r"\end{longtable}", r"\noindent", *notes, r"\endgroup", ""]
+        return "\n".join([*top, r"\endhead", r"\bottomrule", r"\endlastfoot", *body, *end])
     fit = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
-    top = [r"\begin{table}", r"\centering", rf"\caption{{{caption}}}", fit, rf"\begin{{tabular}}{{{table.sides}}}"]
-    return "\n".join([*top, *head, *body, r"\bottomrule", r"\end{tabular}}", r"\end{table}", ""])
+    top = [r"\begin{table}", r"\centering", caption, fit, rf"\begin{{tabular}}{{{table.sides}}}"]
+    end = [r"\bottomrule", r"\end{tabular}}", r"\par\smallskip\raggedright\footnotesize", *notes, r"\end{table}", ""]
+    return "\n".join([*top, *head, *body, *end])
+
+
+def _to_latex_cell(cell: Cell, column: str) -> str:
+    text = escape_latex(cell.text)
+    text = rf"\textbf{{{text}}}" if cell.bold else text
+    if column[0] != "p":
+        return text
+    text = re.sub(r"(/|:|\\_)", r"\1\\allowbreak{}", text)  # paths and names of settings are long words
+    return rf"{{\raggedright {text}\par}}"
+
+
+def _size_columns(table: Table) -> list[str]:
+    """Columns of a table that may run over pages: where a line has no room for all of them, the longest texts stand in
+    paragraphs, which share what the others leave."""
+    lengths = [len(name) for name in table.head]
+    for row in table.rows:
+        lengths = [max(length, len(cell.text)) for length, cell in zip(lengths, row, strict=True)]
+    room = LINE - 2 * len(lengths)
+    texts = sorted((place for place, side in enumerate(table.sides) if side == "l"), key=lambda place: lengths[place])
+    broken: list[int] = []
+    while texts and sum(min(length, 2 * LEAST) if at in broken else length for at, length in enumerate(lengths)) > room:
+        broken.append(texts.pop())
+    left = max(room - sum(length for at, length in enumerate(lengths) if at not in broken), LEAST * len(broken))
+    shares = {at: min(lengths[at], LONGEST) for at in broken}
+    spare = left - LEAST * len(broken)
+    widths = {at: (LEAST + spare * share / sum(shares.values())) / LINE for at, share in shares.items()}
+    return [rf"p{{{widths[at]:.3f}\linewidth}}" if at in broken else side for at, side in enumerate(table.sides)]
 
 
 def escape_latex(text: str) -> str:

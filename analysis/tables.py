@@ -233,7 +233,8 @@ def build_published(name: str) -> Table:
         *(f"({number}) {note}" for number, note in enumerate(notes, start=1)),
     )
     head = (*(PUBLISHED_COLUMNS[column] for column in shown), "note")
-    sides = "".join("r" if column == "printed" else "l" for column in (*shown, "note"))
+    numbers = "printed" if published["value"].notna().all() else ""  # else texts stand among them
+    sides = "".join("r" if column == numbers else "l" for column in (*shown, "note"))
     return Table(TITLES[name], head, tuple(body), sides, legend, long=True)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,14 @@ TABLES = [
     )
     for long in (False, True)
 ]
+TALKATIVE = Table(  # TeX measures captions as one line, of 16,383 pt at most
+    "Long texts",
+    ("where", "value", "why"),
+    ((Cell("a/path_of/many/parts" * 5), Cell("1.0"), Cell("a reason " * 40)),) * 3,
+    "lrl",
+    ("a long note " * 1000,),
+    long=True,
+)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -46,7 +56,7 @@ def test_an_escaped_name_reads_as_it_stood(name: str) -> None:
     assert read == expected
 
 
-@pytest.mark.parametrize("table", TABLES, ids=["table", "longtable"])
+@pytest.mark.parametrize("table", [*TABLES, TALKATIVE], ids=["table", "longtable", "talkative"])
 def test_a_parser_finds_only_what_tables_are_made_of(table: Table) -> None:
     nodes, _, length = LatexWalker(to_latex(table), tolerant_parsing=False).get_latex_nodes()
     assert length == len(to_latex(table))
@@ -54,12 +64,26 @@ def test_a_parser_finds_only_what_tables_are_made_of(table: Table) -> None:
     assert environments == ["longtable" if table.long else "table"]
 
 
+def test_texts_too_long_for_a_line_stand_in_columns_of_paragraphs_and_numbers_in_one_line() -> None:
+    latex = to_latex(TALKATIVE)
+    widths = re.fullmatch(r"p\{(0\.\d+)\\linewidth\}rp\{(0\.\d+)\\linewidth\}", _read_columns(latex))
+    assert widths is not None
+    path, reason = map(float, widths.groups())
+    assert 0.1 < path < reason and path + reason < 1
+    assert r"a/\allowbreak{}path\_\allowbreak{}of/" in latex
+    assert _read_columns(to_latex(replace(TALKATIVE, rows=((Cell("a"), Cell("1.0"), Cell("b")),)))) == "lrl"
+
+
+def _read_columns(latex: str) -> str:
+    return latex.split(r"\begin{longtable}{")[1].splitlines()[0][:-1]
+
+
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 def test_pdflatex_compiles_every_table(tmp_path: Path) -> None:
     committed = [path.read_text(encoding="utf-8") for path in sorted(REPORTS.glob("*.tex"))]
     assert committed
     packages = "".join(rf"\usepackage{{{name}}}" for name in ("booktabs", "longtable", "graphicx"))
-    body = "\n\\clearpage\n".join([*(to_latex(table) for table in TABLES), *committed])
+    body = "\n\\clearpage\n".join([*(to_latex(table) for table in (*TABLES, TALKATIVE)), *committed])
     source = rf"\documentclass{{article}}{packages}\begin{{document}}{body}\end{{document}}"
     (tmp_path / "tables.tex").write_text(source, encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "tables.tex"]
