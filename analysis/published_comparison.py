@@ -158,11 +158,12 @@ def build_comparison(comparisons: tuple[PublishedComparison, ...]) -> Table:
         sources = [
             f"{pair.published.confidence} ({origins.index(_describe_source(pair.published)) + 1})" for pair in same
         ]
+        printed = "; ".join(pair.published.printed for pair in same)
+        theirs = f"{_name_published(one.published)}; {', '.join(sources)}"
         difference = MISSING if one.difference is None else format_value(one.difference / 100, "fraction", "+")
-        texts = (f"{one.ours.n:,}", "; ".join(pair.published.printed for pair in same), _name_published(one.published))
-        rest = (*texts, ", ".join(sources), difference, one.judgement)
+        rest = (f"{one.ours.n:,}", printed, theirs, difference, one.judgement)
         body.append((Cell(one.label), Cell(measured), ours, *map(Cell, rest)))
-    head = ("whose", "number", "ours [95 % interval]", "n", "published", "of", "source", "difference", "judgement")
+    head = ("whose", "number", "ours [95 % interval]", "n", "published", "of; source", "difference", "judgement")
     notes = (
         "Per cent, AP, mIoU or mCE points; difference: ours less the published number, where both were made alike.",
         "Beside each number stand the published ones that fewest things set apart; numbers without a counterpart are "
@@ -170,7 +171,7 @@ def build_comparison(comparisons: tuple[PublishedComparison, ...]) -> Table:
         "exact: read in, or computed from, the named file; secondary: quoted by somebody else, or inferred.",
         *(f"({number}) {origin}" for number, origin in enumerate(origins, start=1)),
     )
-    return Table("Ours beside published numbers", head, tuple(body), "llrrrllrl", notes, long=True)
+    return Table("Ours beside published numbers", head, tuple(body), "llrrrlrl", notes, long=True)
 
 
 def _gather(comparisons: tuple[PublishedComparison, ...]) -> list[list[PublishedComparison]]:
