@@ -63,21 +63,19 @@ class _Series:
         return [point for point in own if self.target in (None, point.arm.target)]
 
 
-def plot_ablation(ablation: Ablation, columns: int, held: float | None = None) -> list[Plot]:
+def plot_ablation(ablation: Ablation, columns: int) -> list[Plot]:
     """The figure, in pages where it has many panels; see draw_ablation."""
     plots = []
     pages = wrap_items(ablation.panels, columns * ROWS)
     for number, panels in enumerate(pages, start=1):
         part = f"-part-{number}" if len(pages) > 1 else ""
         stem = f"ablation-{ablation.name}{part}{'-one-column' * (columns == 1)}"
-        figure = draw_ablation(ablation, panels, columns=columns, held=held)
+        figure = draw_ablation(ablation, panels, columns=columns)
         plots.append(Plot(stem, f"{TITLES[ablation.name]}{part.replace('-', ' ')}", figure, str(figure.get_label())))
     return plots
 
 
-def draw_ablation(
-    ablation: Ablation, panels: Sequence[ArmPanel], *, columns: int = 2, held: float | None = None
-) -> Figure:
+def draw_ablation(ablation: Ablation, panels: Sequence[ArmPanel], *, columns: int = 2) -> Figure:
     """A panel a metric: every arm with its interval.
 
     The radius stands on two axes, in cycles per image and as a fraction of Nyquist of the images trained on.
@@ -86,13 +84,11 @@ def draw_ablation(
         ablation: the numbers.
         panels: those of this page.
         columns: width of the figure, one (3.4 in) or two (7 in) columns of a page.
-        held: cycles per image up to which the training images hold anything, where they are smaller than what is
-            trained on; None for all that fits (Nyquist).
     """
     with rc_context(STYLE):
         width, series = PAGE_WIDTHS[columns], _list_series(ablation)
         looks = choose_looks(tuple(one.subject for one in series))
-        ceiling = min(held or ablation.image_sizes[0] / 2, ablation.image_sizes[0] / 2)
+        ceiling = max(ablation.ceilings)
         legend = Legend(width, tuple(one.subject for one in series), _explain(ablation, panels, ceiling))
         lines = wrap_items(panels, columns)
         side = len(lines[0])

@@ -91,6 +91,8 @@ class Ablation:
         name: one of NAMES.
         families: what each set of arms has in common that differ in nothing but what is varied, e.g. "MAE, SRC".
         image_sizes: of their training, in pixels; in "bandwidth" all are the same.
+        ceilings: cycles per image up to which their training images hold anything: half their short side, where that
+            is known to be less than what was trained on, else Nyquist.
         panels: at least one.
         left_out: how many models are arms of such an ablation, but at another epoch, size or radius than the most.
     """
@@ -98,6 +100,7 @@ class Ablation:
     name: str
     families: tuple[str, ...]
     image_sizes: tuple[int, ...]
+    ceilings: tuple[float, ...]
     panels: tuple[ArmPanel, ...]
     left_out: int
 
@@ -139,6 +142,7 @@ def read_ablation(rows: pd.DataFrame, name: str) -> Ablation | None:
         name,
         _label_families(firsts, name),
         tuple(int(first["image_size"]) for first in firsts),
+        tuple(_find_ceiling(found[found["family"] == key]) for key in keys),
         tuple(panels),
         int(models - found["weights_digest"].nunique()),
     )
@@ -178,14 +182,14 @@ def _select_metrics(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _find_arms(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of models that say how they were pretrained: crop, image_size, target, radius, seed and others, "" or
-    NaN where they have none; `family_method`, the method without its parts; `procedure`, see split_protocol."""
+    """The rows of models that say how they were pretrained: crop, data_side, image_size, target, radius, seed and
+    others, "" or NaN where they have none; `family_method`, the method without its parts; `procedure`."""
     told = {text: parse_protocol(text) for text in rows["pretraining"].unique()}
     known = [text for text, values in told.items() if values.get("crop") in CROPS and "image_size" in values]
     rows = rows[rows["pretraining"].isin(known)]
     columns: dict[str, Any] = {
         key: rows["pretraining"].map(lambda text, key=key: told[text].get(key, ""))
-        for key in ("crop", "image_size", "target", "seed", "others")
+        for key in ("crop", "data_side", "image_size", "target", "seed", "others")
     }
     protocols = {text: split_protocol(text)[0] for text in rows["protocol"].unique()}
     return rows.assign(
@@ -230,6 +234,12 @@ def _keep_families(rows: pd.DataFrame, name: str) -> pd.DataFrame:
             used = part if name != "bandwidth" else part[part["target"].isin(("lowfreq", "normalised"))]
             kept.append(used.assign(family_order=order))
     return pd.concat(kept) if kept else rows.iloc[:0]
+
+
+def _find_ceiling(rows: pd.DataFrame) -> float:
+    """Half the short side of a family's training images, and no more than half of what was trained on."""
+    sides = [int(side) for side in rows["data_side"].unique() if side]
+    return min(max(sides, default=int(rows["image_size"].iloc[0])), int(rows["image_size"].iloc[0])) / 2
 
 
 def _label_families(firsts: Sequence[pd.Series], name: str) -> tuple[str, ...]:

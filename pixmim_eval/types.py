@@ -232,8 +232,8 @@ class ResultRow:
         versions: "package=version;…".
         time: UTC, ISO 8601, seconds.
         command: the shell command that made it, as typed; "" where unknown.
-        pretraining: "key=value;key=value", sorted by key: what the model's checkpoint tells of its crop, image_size,
-            radius, seed, target and, as a digest, others; "" where it tells nothing (see describe_pretraining).
+        pretraining: "key=value;key=value", sorted by key: what the model's checkpoint tells of its crop, data_side,
+            image_size, radius, seed, target and others; "" where it tells nothing (see describe_pretraining).
     """
 
     run: str

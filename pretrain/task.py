@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pixmim_eval.data.loader import TrainingLoader, evaluation_batches
+from pixmim_eval.errors import BadImageError
 from pixmim_eval.models.checkpoints import ours
 from pixmim_eval.seeds import derive_seed, uniform
 from pixmim_eval.training import ImageTask
@@ -23,6 +25,7 @@ from pretrain.pictures import draw_reconstructions
 from pretrain.recipes import Recipe, build_crop, describe_method
 
 PICTURED = 6  # images of a reconstruction picture
+PROBED = 15  # images by which a data set's size in pixels is told
 
 
 class PretrainingTask(ImageTask, ABC):
@@ -103,6 +106,20 @@ class PretrainingTask(ImageTask, ABC):
             {"params": exempt, "weight_decay": 0.0},
         ]
 
+    @cached_property
+    def data_side(self) -> int:
+        """The median short side, in pixels, of a few images spread over the data; 0 where none can be read.
+
+        Half of it is the highest frequency, in cycles per image, that any crop of them holds.
+        """
+        sides = []
+        for row in np.linspace(0, len(self.manifest) - 1, PROBED).astype(int):
+            try:
+                sides.append(min(self.manifest.source.read([int(row)])[0].shape[:2]))
+            except BadImageError:  # the loader does with it what the user asked for
+                continue
+        return int(np.median(sides)) if sides else 0
+
     def save_checkpoint(self, directory: Path, epoch: int) -> None:
         """epoch-NNNN.safetensors: the model and the recipe."""
         recipe = self.recipe
@@ -113,7 +130,7 @@ class PretrainingTask(ImageTask, ABC):
             image_size=recipe.image_size,
             method=describe_method(recipe),
             epoch=epoch,
-            recipe=self.describe_recipe(),
+            recipe=self.describe_recipe() | {"data_side": self.data_side},
             label_space=self.label_space,
             dtype=getattr(torch, recipe.save_dtype),
         )

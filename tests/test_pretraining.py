@@ -48,6 +48,13 @@ def test_a_recipe_is_told_by_what_ablations_vary() -> None:
     assert describe(pixmim, radius=12) == "crop=src;image_size=64;radius=12;seed=3;target=lowfreq"
 
 
+def test_the_size_of_the_images_is_told_and_tells_no_arms_apart() -> None:
+    small, large = ({"recipe": {**asdict(MAE_64), "data_side": side}} for side in (64, 500))
+    assert "data_side=64;image_size=64" in describe_pretraining(small)
+    assert describe_pretraining(small).replace("=64;im", "=500;im") == describe_pretraining(large)
+    assert "data_side" not in describe_pretraining({"recipe": {**asdict(MAE_64), "data_side": 0}})
+
+
 def test_a_target_without_a_radius_names_none() -> None:
     assert describe(MAE_64) == "crop=rrc;image_size=64;seed=0;target=normalised"
 

@@ -32,9 +32,9 @@ def read(outcomes: list[Outcome], name: str) -> Ablation:
     return found
 
 
-def draw(outcomes: list[Outcome], name: str, **options: float) -> Figure:
+def draw(outcomes: list[Outcome], name: str, columns: int = 2) -> Figure:
     found = read(outcomes, name)
-    return draw_ablation(found, found.panels, **options)  # type: ignore[arg-type]
+    return draw_ablation(found, found.panels, columns=columns)
 
 
 def list_series(axes: Axes) -> list[tuple[list[float], list[float]]]:
@@ -93,10 +93,10 @@ def test_what_images_cannot_hold_is_shaded_and_said() -> None:
     figure = draw(build_bandwidth(64), "bandwidth")
     assert find_shade(figure.axes[0]) == 32
     assert "images of 64 px hold nothing above 32 cycles" in figure.get_label()
-    enlarged = draw(build_bandwidth(128), "bandwidth", held=32.0)
+    enlarged = draw(build_bandwidth(128, data_side=64), "bandwidth")
     assert find_shade(enlarged.axes[0]) == 32
     assert "images of 64 px hold nothing above 32 cycles" in enlarged.get_label()
-    low = [pair for pair in build_bandwidth(128) if "radius=64" not in pair[0].pretraining]
+    low = [pair for pair in build_bandwidth(128, data_side=500) if "radius=64" not in pair[0].pretraining]
     detailed = draw(low, "bandwidth")
     assert find_shade(detailed.axes[0]) is None and "Shaded" not in detailed.get_label()
 

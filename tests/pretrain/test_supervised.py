@@ -284,6 +284,7 @@ def test_training_lowers_the_loss_and_the_checkpoint_opens_as_the_trained_classi
     assert not [key for key in load_file(file) if "decoder" in key or "mask" in key]
     with safe_open(file, framework="pt") as opened:
         recipe = json.loads(opened.metadata()["recipe"])
+    assert recipe["data_side"] == 36
     assert recipe["drop_path"] == 0 and not {"mask_ratio", "target", "decoder_dim", "normalise_target"} & recipe.keys()
     (model,) = load_models([str(file)])
     assert model.label_space is not None and model.classify is not None
