@@ -81,14 +81,14 @@ def describe_run(recipe: Recipe, data: str, device: str = "auto", on_bad_image: 
 
     Returns:
         "settings": as recipe.json will have them; "supervised": whether it learns from labels; "images"; "steps": of an
-        epoch; "short_side": the least and the greatest short side, in pixels, of a few images spread over the data.
+        epoch; "short_side": the median short side, in pixels, of a few images spread over the data.
 
     Raises:
         InputError: bad settings or data.
     """
     recipe, manifest = _prepare(recipe, data, device)
     sides = []
-    for row in np.linspace(0, len(manifest) - 1, _PROBED_IMAGES).astype(int):
+    for row in np.unique(np.linspace(0, len(manifest) - 1, _PROBED_IMAGES).astype(int)):
         try:
             sides.append(min(manifest.source.read([row])[0].shape[:2]))
         except BadImageError:
@@ -99,7 +99,7 @@ def describe_run(recipe: Recipe, data: str, device: str = "auto", on_bad_image: 
         "supervised": recipe.method in SUPERVISED,
         "images": len(manifest),
         "steps": len(manifest) // recipe.batch_size,
-        "short_side": [min(sides, default=0), max(sides, default=0)],
+        "short_side": int(np.median(sides)) if sides else 0,
     }
 
 

@@ -32,7 +32,7 @@ class Basis:
         supervised: it learns from labels, and has no target.
         images: of the training data.
         steps: of an epoch.
-        short_side: least and greatest short side in pixels of a few training images.
+        short_side: of the training images in pixels, the median of a few; 0 where none could be read.
     """
 
     words: Command
@@ -40,7 +40,7 @@ class Basis:
     supervised: bool
     images: int
     steps: int
-    short_side: tuple[int, int]
+    short_side: int
 
     @property
     def name(self) -> str:
@@ -124,6 +124,6 @@ def read_bases(recipes: Sequence[Command], data: str) -> list[Basis]:
     ]
     answers = [json.loads(answer) for answer in ask_programs(commands)]
     return [
-        Basis(words, told["settings"], told["supervised"], told["images"], told["steps"], tuple(told["short_side"]))
+        Basis(words, told["settings"], told["supervised"], told["images"], told["steps"], told["short_side"])
         for words, told in zip(recipes, answers, strict=True)
     ]

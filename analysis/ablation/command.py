@@ -10,19 +10,16 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-
 from analysis.ablation.basis import Basis, find_counterpart, read_bases, split_recipe, split_suite
-from analysis.ablation.display import Watch, open_console, print_outcomes, print_plan
+from analysis.ablation.display import Watch, print_outcomes, print_plan
+from analysis.ablation.drawing import draw_plan
 from analysis.ablation.estimate import forecast_all, forecast_arm, measure_speeds, read_measured
 from analysis.ablation.plan import EVALUATION, VARIED, Plan, make_plan
 from analysis.ablation.programs import Command, ask_programs
 from analysis.ablation.runner import list_slots, run_here
 from analysis.ablation.slurm import Cluster, run_on_cluster
 from analysis.ablation.state import check_folder, claim_folder, is_done
-from analysis.differences import attach_hits
 from pixmim_eval.errors import InputError
-from pixmim_eval.results import RunFolder, read_hits, read_rows
 
 DONE, PARTIAL = 0, 4
 
@@ -57,7 +54,11 @@ def run_ablation(options: argparse.Namespace, words: Sequence[str]) -> int:
     for note in plan.notes:
         print(note, file=sys.stderr)
     code = _do_missing(plan, options, slots, words) if missing else DONE
-    draw_rows(plan)
+    written = draw_plan(plan)
+    for path in written:
+        print(path)
+    if not written:
+        print("no figure yet: too few arms have rows that say how they were pretrained", file=sys.stderr)
     return code
 
 
@@ -147,19 +148,3 @@ def _do_missing(plan: Plan, options: argparse.Namespace, slots: Sequence[dict[st
         return PARTIAL
     print_outcomes(plan, outcomes, command)
     return DONE if all(outcome.state in ("was done", "done") for outcome in outcomes) else PARTIAL
-
-
-def gather_rows(plan: Plan) -> pd.DataFrame | None:
-    """The rows of all arms that have some, each with how its images fared; None where none has."""
-    folders = [arm.evaluation for arm in plan.arms if RunFolder(arm.evaluation).files()]
-    if not folders:
-        return None
-    return pd.concat([attach_hits(read_rows(folder), read_hits(folder)) for folder in folders], ignore_index=True)
-
-
-def draw_rows(plan: Plan) -> None:
-    """Print the numbers of all arms."""
-    rows = gather_rows(plan)
-    if rows is not None:
-        shown = rows[~rows["metric"].str.contains("/")][["run", "method", "suite", "metric", "value", "low", "high"]]
-        open_console().print(shown.to_string(index=False), soft_wrap=True)

@@ -226,21 +226,21 @@ EVALUATION = ("python", "-m", "pixmim_eval.run", "--suite")
 
 def _list_notes(name: str, basis: Basis, arms: Sequence[Arm]) -> tuple[str, ...]:
     """What a reader must know of the frequencies that the training images hold at all."""
-    size, least = basis.settings["image_size"], basis.short_side[0]
+    size, side = basis.settings["image_size"], basis.short_side
     if name == "crop":
         return ()
     notes = [f"Crops of {size} px hold up to {basis.nyquist:g} cycles along a side (Nyquist)."]
     if name == "components":
         radius = basis.settings["radius"]
         notes.append(f"The target keeps r = {radius:g} cycles per image, {radius / basis.nyquist:.2g} of Nyquist.")
-    if not 0 < least < max(size, REAL_DETAIL):
+    if not 0 < side < max(size, REAL_DETAIL):
         return tuple(notes)
-    held = least / 2
-    enlarged = f", are enlarged to {size} px" if least < size else ""
+    held = side / 2
+    enlarged = f", are enlarged to {size} px" if side < size else ""
     above = [arm.name for arm in arms if arm.settings["target"] == "lowfreq" and arm.settings["radius"] >= held]
     same = f" {', '.join(above)} therefore takes hardly anything away." if above else ""
     notes.append(
-        f"Warning: training images have {least} px on the short side{enlarged}, and hold nothing above {held:g} cycles "
+        f"Warning: training images have {side} px on the short side{enlarged}, and hold nothing above {held:g} cycles "
         f"(less where a random resized crop enlarges a part); if they were shrunk to this size, they are low-passed "
         f"already.{same} An ablation of r that means something runs on images with real detail: "
         f"builtin:shapes16@128 to @224 at crops of that size, or photographs."

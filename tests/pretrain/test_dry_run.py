@@ -31,7 +31,7 @@ def test_it_prints_the_settings_that_the_run_records(tmp_path: Path, capsys: pyt
         "supervised": False,
         "images": 5,
         "steps": 1,
-        "short_side": [20, 40],
+        "short_side": 30,
     }
     assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == told["steps"]
 

@@ -20,7 +20,8 @@ SETTINGS = {
     "data_digest": "0123456789abcdef",
 }
 # What it is told by: files in its folder. "calls" collects the commands; "refuse", "fail", "kill" and "wait" hold words
-# of commands that are refused as bad input, fail at their end, are killed when half is done, or wait there.
+# of commands that are refused as bad input, fail at their end, are killed when half is done, or wait there; rows
+# of those that "tell" say how their model was pretrained.
 PROGRAM = """#!{python} -IS
 import json, os, shlex, signal, sys, time
 from pathlib import Path
@@ -42,7 +43,7 @@ for key, kind in (("target", str), ("radius", float), ("crop", str), ("epochs", 
 if "unknown" in command or has("refuse"):
     sys.exit("error: recipe: expected a name, found 'unknown'")
 if "--dry-run" in words:
-    told = {{"settings": settings, "supervised": supervised, "images": 45, "steps": 4, "short_side": [128, 200]}}
+    told = {{"settings": settings, "supervised": supervised, "images": 45, "steps": 4, "short_side": 128}}
     print(json.dumps(told))
     sys.exit()
 print("working")
@@ -71,6 +72,13 @@ else:
         sys.exit(4)
     suite, row = after("--suite"), json.loads((home / "row.json").read_text())
     row |= {{"suite": suite, "command": command, "run": out.name, "condition": "clean"}}
+    if has("tell"):  # what analysis draws by
+        trained = json.loads(Path(after("--checkpoint")).read_text())
+        told = {{key: trained[key] for key in ("crop", "image_size", "target")}} | {{"others": "1f0c4e2a", "seed": 0}}
+        if trained["target"] == "lowfreq":
+            told["radius"] = f"{{trained['radius']:g}}"
+        row["pretraining"] = ";".join(f"{{key}}={{value}}" for key, value in sorted(told.items()))
+        row["weights_digest"] = out.name.encode().hex().ljust(16, "0")[:16]
     (out / "rows").mkdir(parents=True, exist_ok=True)
     content = {{"schema": 2, "key": "0" * 16, "rows": [row], "hits": {{}}}}
     (out / "rows" / f"{{suite}}-mae-clean-{{suite.encode().hex()[:16]}}.json").write_text(json.dumps(content))
@@ -80,7 +88,7 @@ else:
 def build_basis(words: str = "mae-64px --epochs 3", **changes: Any) -> Basis:
     """A recipe as pretrain.run would describe it."""
     settings = {**SETTINGS, **{key: value for key, value in changes.items() if key in SETTINGS}}
-    given = {"supervised": False, "images": 45, "steps": 4, "short_side": (128, 200)}
+    given = {"supervised": False, "images": 45, "steps": 4, "short_side": 128}
     given |= {key: value for key, value in changes.items() if key in given}
     return Basis(tuple(words.split()), settings, **given)
 
