@@ -44,7 +44,9 @@ Item = TypeVar("Item")
 
 def number_rows(frame: pd.DataFrame) -> pd.DataFrame:
     """Rows of any number of runs, numbered: `source` is 0…N-1, which every number of a report names."""
-    frame = frame.reset_index(drop=True)
+    # Texts become plain objects, which are walked row by row several times as fast as pandas' own strings.
+    texts = [name for name in frame if isinstance(frame[name].dtype, pd.StringDtype)]
+    frame = frame.astype(dict.fromkeys(texts, object)).reset_index(drop=True)
     return frame.assign(source=range(len(frame)))
 
 
