@@ -12,7 +12,7 @@ import pandas as pd
 
 from analysis.captions import format_interval, list_counts
 from analysis.columns import Column
-from analysis.compare_commands import exchange_checkpoint, read_inputs
+from analysis.comparison.commands import exchange_checkpoint, read_inputs
 from analysis.formats import Cell, Table
 from analysis.groups import parse_protocol, split_protocol
 from analysis.layout import wrap_items

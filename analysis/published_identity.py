@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.compare_commands import read_inputs
+from analysis.comparison.commands import read_inputs
 from analysis.published import read_checkpoints
 
 METHODS = {
