@@ -151,7 +151,7 @@ def _explain(ablation: Ablation, panels: Sequence[ArmPanel], ceiling: float) -> 
         return {}
     published = {PUBLISHED_R: Line2D([], [], color=INK, linestyle=":", linewidth=0.9)}
     plain = {NO_FILTER: Line2D([], [], color=INK, linestyle="-.", linewidth=0.9)}
-    shade = {HELD: Patch(facecolor=GRID, edgecolor=FAINT, hatch="....", linewidth=0)}
+    shade = {HELD: Patch(facecolor=GRID, edgecolor=FAINT, hatch="\\\\\\", linewidth=0)}
     has_plain = any(point.arm.radius is None for panel in panels for point in panel.points)
     return {**(plain if has_plain else {}), **published, **(shade if _reaches(panels, ceiling) else {})}
 
@@ -242,7 +242,7 @@ def _finish_radius(axes: Axes, panel: ArmPanel, nyquist: float, ceiling: float, 
     axes.set_xlim(left, right)
     axes.axvline(PUBLISHED * nyquist, color=INK, linestyle=":", linewidth=0.9, zorder=0.7)
     if radii[-1] >= ceiling:
-        shade: dict[str, Any] = {"facecolor": GRID, "edgecolor": FAINT, "hatch": "....", "linewidth": 0}
+        shade: dict[str, Any] = {"facecolor": GRID, "edgecolor": FAINT, "hatch": "\\\\\\", "linewidth": 0}
         axes.axvspan(ceiling, right, zorder=0.4, **shade)
     ticks = _thin(radii, left, right, room)
     upper = axes.secondary_xaxis("top")
