@@ -30,7 +30,7 @@ from pixmim_eval.suites.detection import Detection, choose_recipe, open_train
 from pixmim_eval.suites.roles import DEFAULT_DATA, _assign_roles
 from pixmim_eval.transfer.detection.recipes import RECIPES, DetectionOptions, resolve_recipe
 from pixmim_eval.transfer.detection.task import _build_settings, list_rows, train_detector
-from pixmim_eval.types import SuiteConfig
+from pixmim_eval.types import ResultRow, SuiteConfig
 from tests.transfer.encoders import make_convvit, make_timm, make_vit
 from tests.transfer.processes import run_in_two_processes
 
@@ -46,6 +46,7 @@ TINY: dict[str, Any] = {
     "warmup_iterations": 1,
     "window": 2,
 }
+Measured = tuple[SuiteConfig, dict[str, ResultRow]]
 COLOURS = ((200, 40, 40), (40, 200, 40), (60, 60, 220))
 
 
@@ -89,15 +90,29 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"val": write_set(folder, "val", 6, 1), "train": write_set(folder, "train", 8, 2)}
 
 
-@pytest.fixture
-def config(files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SuiteConfig]:
-    monkeypatch.setenv("PIXMIM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("pixmim_eval.suites.detection.score_detections", partial(score_detections, groups=5))
+@contextlib.contextmanager
+def configure(files: dict[str, Path], folder: Path) -> Iterator[SuiteConfig]:
     opened = {role: open_detection(str(file)) for role, file in files.items()}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield SuiteConfig({}, files=opened, options=DetectionOptions(**TINY), out=tmp_path / "run", workers=0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PIXMIM_CACHE", str(folder / "cache"))
+        patch.setattr("pixmim_eval.suites.detection.score_detections", partial(score_detections, groups=5))
+        yield SuiteConfig({}, files=opened, options=DetectionOptions(**TINY), out=folder / "run", workers=0)
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def config(files: dict[str, Path], tmp_path: Path) -> Iterator[SuiteConfig]:
+    with configure(files, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def measured(files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Measured:
+    """A run that is at its end, for all tests that only look at one."""
+    with configure(files, tmp_path_factory.mktemp("measured")) as made:
+        return made, measure(made)
 
 
 def measure(config: SuiteConfig, model: Any = None) -> dict[str, Any]:
@@ -106,8 +121,8 @@ def measure(config: SuiteConfig, model: Any = None) -> dict[str, Any]:
     return {row.metric: row for row in suite.run(model or make_vit(32), condition, config).rows}
 
 
-def test_rows_are_pycocotools_own_numbers_of_the_stored_detections(config: SuiteConfig) -> None:
-    rows = measure(config)
+def test_rows_are_pycocotools_own_numbers_of_the_stored_detections(measured: Measured) -> None:
+    config, rows = measured
     (file,) = (config.out / "detections").glob("[!t]*.json")
     (truth,) = (config.out / "detections").glob("truth-*.json")
     stored = json.loads(file.read_text())
@@ -130,8 +145,9 @@ def test_rows_are_pycocotools_own_numbers_of_the_stored_detections(config: Suite
     assert row.n == 6 and row.dataset == "instances_val" and row.low <= row.value <= row.high
 
 
-def test_a_second_run_trains_and_looks_at_nothing(config: SuiteConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = measure(config)
+def test_a_second_run_trains_and_looks_at_nothing(measured: Measured, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, first = measured
+    monkeypatch.setenv("PIXMIM_CACHE", str(config.out.parent / "cache"))
     monkeypatch.setattr(training._Loop, "_run_step", None)
     monkeypatch.setattr("pixmim_eval.transfer.detection.network.MaskRCNN.detect", None)
     assert {name: row.value for name, row in measure(config).items()} == {n: r.value for n, r in first.items()}
@@ -155,9 +171,9 @@ def fit(config: SuiteConfig) -> dict[str, torch.Tensor]:
 
 
 def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(
-    config: SuiteConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    config: SuiteConfig, measured: Measured, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    expected = fit(config)
+    expected = read_weights(measured[0])
     step = training._Loop._run_step
 
     def run_step(loop: Any, *arguments: Any) -> float:
@@ -174,16 +190,16 @@ def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(
     assert all(torch.equal(value, expected[name]) for name, value in fit(broken).items())
 
 
-def test_accumulation_changes_no_result(config: SuiteConfig, tmp_path: Path) -> None:
+def test_accumulation_changes_no_result(config: SuiteConfig, measured: Measured, tmp_path: Path) -> None:
     parts = replace(config, options=DetectionOptions(**TINY, accumulate=2), out=tmp_path / "parts")
     key = compute_key(Detection(), make_vit(32), "mask-rcnn", config)
     assert compute_key(Detection(), make_vit(32), "mask-rcnn", parts) == key
-    expected = fit(config)
+    expected = read_weights(measured[0])
     for name, value in fit(parts).items():
         torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=2e-5)
 
 
-def test_two_processes_give_the_rows_of_one(config: SuiteConfig, tmp_path: Path) -> None:
+def test_two_processes_give_the_rows_of_one(config: SuiteConfig, measured: Measured, tmp_path: Path) -> None:
     together = replace(config, out=tmp_path / "two")
 
     def work(rank: int) -> None:
@@ -194,7 +210,7 @@ def test_two_processes_give_the_rows_of_one(config: SuiteConfig, tmp_path: Path)
 
     run_in_two_processes(work)
     two = {row.metric: row for row in RunFolder(together.out).read()}
-    one, expected = measure(config), read_weights(config)
+    one, expected = measured[1], read_weights(measured[0])
     for name, value in read_weights(together).items():
         torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=2e-5)
     assert two.keys() == one.keys()
@@ -208,14 +224,13 @@ def test_a_convvit_is_measured_on_its_own_stages(config: SuiteConfig) -> None:
     assert "pyramid=stages" in rows["box_ap"].protocol and "mask_ap50" in rows
 
 
-def test_pictures_show_truth_and_detections(config: SuiteConfig, tmp_path: Path) -> None:
+def test_pictures_show_truth_and_detections(config: SuiteConfig, measured: Measured, tmp_path: Path) -> None:
     suite, model = Detection(), make_vit(32)
     assert suite.draw([model], config, tmp_path) == []  # not trained yet, and nothing is trained for a picture
-    measure(config, model)
-    written = suite.draw([model], config, tmp_path)
+    written = suite.draw([model], measured[0], tmp_path)
     assert [path.name for path in written] == ["detection.png", "detection.pdf"]
     before = [path.read_bytes() for path in written]
-    assert [path.read_bytes() for path in suite.draw([model], config, tmp_path)] == before
+    assert [path.read_bytes() for path in suite.draw([model], measured[0], tmp_path)] == before
 
 
 def test_what_is_wrong_is_said_and_classes_without_an_object_are_named(
