@@ -232,6 +232,14 @@ def test_masks_without_a_label_are_no_score(tmp_path: Path) -> None:
         SUITE.run(MODEL, "knn", make_config(tmp_path, files={"val": val, "train": make_set(5)}))
 
 
+def test_scores_that_are_not_finite_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = make_config(tmp_path)
+    prepare(MODEL, "knn", config)
+    monkeypatch.setattr(NearestTokens, "__call__", lambda _, images: images[:, :3] * torch.nan)
+    with pytest.raises(FloatingPointError, match=r"scores are not finite in image-0"):
+        SUITE.run(MODEL, "knn", config)
+
+
 def test_the_command_line_names_protocols_and_every_setting() -> None:
     words = ["--suite", "segmentation", "--protocol", "knn", "upernet", "--iterations", "7", "--no-distort", "--k", "5"]
     options = SegmentationOptions(**read_flags(parse_suite(words, lambda _: SegmentationOptions), SegmentationOptions))

@@ -29,7 +29,7 @@ from pixmim_eval.transfer.segmentation.backbone import (
     number_steps,
 )
 from pixmim_eval.transfer.segmentation.examples import read_examples, segment
-from pixmim_eval.transfer.segmentation.heads import RowDropout, UperHead
+from pixmim_eval.transfer.segmentation.heads import PixelClassifier, RowDropout, UperHead
 from pixmim_eval.transfer.segmentation.recipes import RECIPES, UperNetRecipe, resolve_sizes
 from pixmim_eval.transfer.segmentation.upernet import UperNet, load_upernet, measure_pixel_loss, train_upernet
 from pixmim_eval.transfer.segmentation.windows import Geometry
@@ -226,6 +226,16 @@ def test_the_head_is_upernets() -> None:
     linear = head.classifier.linear
     wanted = F.conv2d(run(head.fusion, together), linear.weight, linear.bias)
     torch.testing.assert_close(head(maps), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_logits_are_of_float32_whatever_the_maps_are_of() -> None:
+    torch.manual_seed(3)
+    classifier = PixelClassifier(24, 5, 0.0).eval()
+    maps = torch.randn(2, 24, 4, 4).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = classifier(maps)
+    wanted = torch.einsum("kc,bchw->bkhw", classifier.linear.weight[:, :, 0, 0].double(), maps.double())
+    torch.testing.assert_close(found.double(), wanted, rtol=0, atol=1e-6)
 
 
 def test_the_loss_is_a_mean_over_all_pixels() -> None:

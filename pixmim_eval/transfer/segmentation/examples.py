@@ -179,7 +179,10 @@ class TallyPass:
         classes, device = len(self.data.classes), self.config.device
 
         def work(example: Example) -> np.ndarray:
-            answer = segment(example, self.score, self.geometry, self.preprocessing, device)
+            try:
+                answer = segment(example, self.score, self.geometry, self.preprocessing, device)
+            except FloatingPointError as error:
+                raise FloatingPointError(f"{error} in {self.data.manifest.keys[example.row]}") from error
             return tally(count_confusion(example.labels, answer, classes))
 
         examples = read_examples(self.data, rows, self.geometry, self.config)

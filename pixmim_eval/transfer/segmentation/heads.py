@@ -81,8 +81,9 @@ class PixelClassifier(nn.Module):
         nn.init.zeros_(self.linear.bias)  # type: ignore[arg-type]
 
     def forward(self, maps: Tensor) -> Tensor:
-        """[B, C, H, W] -> logits [B, K, H, W]."""
-        return self.linear(self.dropout(maps))
+        """[B, C, H, W] -> logits [B, K, H, W], float32, autocast or not: bf16 would tie the ranks of classes."""
+        with torch.autocast(maps.device.type, enabled=False):
+            return self.linear(self.dropout(maps.float()))
 
 
 class UperHead(nn.Module):

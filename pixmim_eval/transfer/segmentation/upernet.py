@@ -35,7 +35,7 @@ from pixmim_eval.transfer.segmentation.heads import FcnHead, RowDropout, UperHea
 from pixmim_eval.transfer.segmentation.recipes import UperNetRecipe
 from pixmim_eval.types import Batch, Model, SuiteConfig
 
-VERSION = 1  # raised with every change of what the weights become
+VERSION = 2  # raised with every change of what the weights become
 AUXILIARY_LEVEL = 2  # of the backbone's maps
 
 
@@ -83,8 +83,8 @@ class UperNet(nn.Module):
         return loss
 
     def score(self, images: Tensor) -> Tensor:
-        """Logits [B, K, H, W] of images float [B, 3, H, W], normalised; see windows.Scorer."""
-        return resize_maps(self.head(self.backbone(images)).float(), images.shape[2:])
+        """Logits float32 [B, K, H, W] of images float [B, 3, H, W], normalised; see windows.Scorer."""
+        return resize_maps(self.head(self.backbone(images)), images.shape[2:])
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Which parameters are of which layer, as timm's models say it; necks and heads are of the last.
@@ -103,12 +103,12 @@ def measure_pixel_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean cross-entropy in nats, over all pixels: one without a class counts as 0.
 
     Args:
-        logits: float [B, K, h, w], resized to the labels.
+        logits: float32 [B, K, h, w], resized to the labels.
         labels: int64 [B, H, W].
 
     Source: mmsegmentation's CrossEntropyLoss, whose mean counts ignored pixels (avg_non_ignore=False).
     """
-    resized = resize_maps(logits.float(), labels.shape[1:])
+    resized = resize_maps(logits, labels.shape[1:])
     return F.cross_entropy(resized, labels, ignore_index=IGNORED, reduction="sum") / labels.numel()
 
 
