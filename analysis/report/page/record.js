@@ -45,6 +45,16 @@ function makeList(pairs) {
   return make("dl", {}, ...entries);
 }
 
+const CALL = /^([\w-]+)\(([\w-]+(?:=[^(),]*)?(?:,[\w-]+(?:=[^(),]*)?)*)\)$/;
+
+/** The value of a setting; one like "name(key=value,…)" as the name and a list. */
+function describeSetting(text) {
+  const call = CALL.exec(text);
+  if (!call) return [isolate(text)];
+  const pairs = splitSettings(call[2].replaceAll(",", ";"));
+  return [isolate(call[1]), makeList(pairs.map(([key, value]) => [key, isolate(value)]))];
+}
+
 function makeCommand(command) {
   // Options are not broken behind their hyphens.
   const mark = (word) => (word.startsWith("--") ? make("span", { class: "whole" }, word) : word);
@@ -65,13 +75,12 @@ function makeCommand(command) {
 
 function describeRow(rows, place) {
   const { value, interval, n } = formatEstimate(rows, place);
-  const lists = { protocol: splitSettings, versions: splitSettings };
   const command = rows.get("command", place);
   const fields = rows.names.filter((name) => name !== "command").map((name) => {
     const text = rows.text(name, place);
-    const split = lists[name] && text !== MISSING;
-    const shown = split ? makeList(lists[name](text).map(([key, set]) => [key, isolate(set)])) : isolate(text);
-    return [name.replaceAll("_", " "), shown];
+    const split = (name === "protocol" || name === "versions") && text !== MISSING;
+    const settings = split ? splitSettings(text).map(([key, setting]) => [key, ...describeSetting(setting)]) : [];
+    return [name.replaceAll("_", " "), split ? makeList(settings) : isolate(text)];
   });
   return make(
     "div",

@@ -36,7 +36,9 @@ def number_models() -> pd.DataFrame:
     rows = [
         row for place, name in enumerate(MODELS) for row in build_model(0.71 + 0.04 * place, model=name, method=name)
     ]
-    return pd.DataFrame([asdict(row) for row in rows]).astype({"epoch": "Int64"}).assign(source=range(len(rows)))
+    frame = pd.DataFrame([asdict(row) for row in rows]).astype({"epoch": "Int64"}).assign(source=range(len(rows)))
+    frame.loc[0, "protocol"] = "head=finetune(epochs=3,drop_path=0.1,ema);pooling=own;source=files"
+    return frame
 
 
 def draw_lines(labels: tuple[str, ...] = MODELS, shift: float = 0.0) -> Figure:
