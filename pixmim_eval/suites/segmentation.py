@@ -27,7 +27,8 @@ from pixmim_eval.suites.roles import DEFAULT_DATA
 from pixmim_eval.transfer.segmentation.examples import TallyPass, read_examples, segment
 from pixmim_eval.transfer.segmentation.overlays import Overlay, draw_overlays
 from pixmim_eval.transfer.segmentation.recipes import RECIPES, UperNetRecipe, resolve_sizes
-from pixmim_eval.transfer.segmentation.tokens import LinearTokens, NearestTokens, gather_tokens, load_linear_head
+from pixmim_eval.transfer.segmentation.token_heads import LinearTokens, NearestTokens, load_linear_head
+from pixmim_eval.transfer.segmentation.tokens import gather_tokens
 from pixmim_eval.transfer.segmentation.upernet import UperNet, describe_recipe, load_upernet, train_upernet
 from pixmim_eval.transfer.segmentation.windows import Geometry, Scorer
 from pixmim_eval.transfer.settings import fill_recipe, list_options, say

@@ -23,7 +23,8 @@ from pixmim_eval.results import RunFolder
 from pixmim_eval.suites import compute_key, load_suite
 from pixmim_eval.suites.segmentation import Segmentation, SegmentationOptions, open_train, prepare, resolve_recipe
 from pixmim_eval.transfer.segmentation import examples, overlays
-from pixmim_eval.transfer.segmentation.tokens import LinearTokens, NearestTokens, fit_tokens, gather_tokens
+from pixmim_eval.transfer.segmentation.token_heads import LinearTokens, NearestTokens, fit_tokens
+from pixmim_eval.transfer.segmentation.tokens import gather_tokens
 from pixmim_eval.transfer.segmentation.windows import Geometry
 from pixmim_eval.types import Model, Outcome, Preprocessing, SuiteConfig
 from tests.fakes import make_model

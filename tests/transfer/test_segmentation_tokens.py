@@ -15,15 +15,8 @@ from torch.nn import functional as F
 from pixmim_eval.data.segmentation import IGNORED
 from pixmim_eval.errors import InputError
 from pixmim_eval.seeds import derive_seed, uniform
-from pixmim_eval.transfer.segmentation.tokens import (
-    LinearTokens,
-    NearestTokens,
-    TokenBank,
-    fit_tokens,
-    gather_tokens,
-    load_linear_head,
-    share_patches,
-)
+from pixmim_eval.transfer.segmentation.token_heads import LinearTokens, NearestTokens, fit_tokens, load_linear_head
+from pixmim_eval.transfer.segmentation.tokens import TokenBank, gather_tokens, share_patches
 from pixmim_eval.transfer.segmentation.windows import Geometry
 from pixmim_eval.types import SuiteConfig
 from tests.fakes import make_model

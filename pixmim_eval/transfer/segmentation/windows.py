@@ -28,6 +28,9 @@ class Geometry:
         stride: pixels between windows, at most.
         interpolation: of the resize, "bilinear" or "bicubic" (PIL).
         patch: sides of an image that goes in whole are multiples of it.
+
+    Source: mmsegmentation's test pipeline and slide inference. Differs: PIL's antialiased resize; the long side may be
+        more than four times the short one.
     """
 
     short_side: int
