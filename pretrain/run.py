@@ -10,26 +10,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from pixmim_eval.data import open_manifest
 from pixmim_eval.devices import resolve_precision
-from pixmim_eval.errors import BadImageError, InputError, NonFiniteLossError
+from pixmim_eval.errors import InputError, NonFiniteLossError
 from pixmim_eval.files import write_atomic
 from pixmim_eval.flags import add_flags, read_flags
 from pixmim_eval.training import TrainingSettings, build_fabric, scale_learning_rate, train
 from pixmim_eval.types import Manifest
 from pretrain.recipes import RECIPES, SUPERVISED, Recipe, check_recipe, describe_method, get_recipe, read_settings
 from pretrain.supervised_task import SupervisedLearning
-from pretrain.task import MaskedImageModeling, PretrainingTask
+from pretrain.task import MaskedImageModeling, PretrainingTask, measure_side
 
 # Fields that may change between a start and its resumption: they do not touch the numbers.
 FREE_FIELDS = {"save_every", "save_dtype", "draw_every", "state_minutes", "workers"}
 # After a loss that was not finite these may change too: the run would only meet it again.
 RESCUE_FIELDS = {"base_lr", "min_lr", "precision"}
-_PROBED_IMAGES = 16
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -81,25 +79,18 @@ def describe_run(recipe: Recipe, data: str, device: str = "auto", on_bad_image: 
 
     Returns:
         "settings": as recipe.json will have them; "supervised": whether it learns from labels; "images"; "steps": of an
-        epoch; "short_side": the median short side, in pixels, of a few images spread over the data.
+        epoch; "short_side": see measure_side.
 
     Raises:
         InputError: bad settings or data.
     """
     recipe, manifest = _prepare(recipe, data, device)
-    sides = []
-    for row in np.unique(np.linspace(0, len(manifest) - 1, _PROBED_IMAGES).astype(int)):
-        try:
-            sides.append(min(manifest.source.read([row])[0].shape[:2]))
-        except BadImageError:
-            if on_bad_image == "stop":
-                raise
     return {
         "settings": _list_settings(recipe, manifest, on_bad_image),
         "supervised": recipe.method in SUPERVISED,
         "images": len(manifest),
         "steps": len(manifest) // recipe.batch_size,
-        "short_side": int(np.median(sides)) if sides else 0,
+        "short_side": measure_side(manifest),
     }
 
 

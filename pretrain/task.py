@@ -28,6 +28,20 @@ PICTURED = 6  # images of a reconstruction picture
 PROBED = 15  # images by which a data set's size in pixels is told
 
 
+def measure_side(manifest: Manifest) -> int:
+    """The median short side, in pixels, of a few images spread over the data; 0 where none can be read.
+
+    Half of it is the highest frequency, in cycles per image, that any crop of them holds.
+    """
+    sides = []
+    for row in np.unique(np.linspace(0, len(manifest) - 1, PROBED).astype(int)):
+        try:
+            sides.append(min(manifest.source.read([int(row)])[0].shape[:2]))
+        except BadImageError:  # the loader does with it what the user asked for
+            continue
+    return int(np.median(sides)) if sides else 0
+
+
 class PretrainingTask(ImageTask, ABC):
     """A recipe on a data set; see training.Task.
 
@@ -108,17 +122,8 @@ class PretrainingTask(ImageTask, ABC):
 
     @cached_property
     def data_side(self) -> int:
-        """The median short side, in pixels, of a few images spread over the data; 0 where none can be read.
-
-        Half of it is the highest frequency, in cycles per image, that any crop of them holds.
-        """
-        sides = []
-        for row in np.linspace(0, len(self.manifest) - 1, PROBED).astype(int):
-            try:
-                sides.append(min(self.manifest.source.read([int(row)])[0].shape[:2]))
-            except BadImageError:  # the loader does with it what the user asked for
-                continue
-        return int(np.median(sides)) if sides else 0
+        """Of its images; see measure_side."""
+        return measure_side(self.manifest)
 
     def save_checkpoint(self, directory: Path, epoch: int) -> None:
         """epoch-NNNN.safetensors: the model and the recipe."""

@@ -22,6 +22,7 @@ from analysis.ablation.state import BusyError, count_steps, is_done, locate_log,
 from pixmim_eval.errors import InputError
 
 POLL_SECONDS = 1.0
+LONGEST_DETAIL = 300  # letters of an error that are told without its log
 State = Literal["was done", "done", "failed", "blocked", "stopped", "busy"]
 
 
@@ -120,7 +121,13 @@ def _do_step(
         if is_done(plan, arm, step):
             return Outcome(arm.name, step, "done", f"{seconds:.0f} s", log)
     how = f"exit code {code}" if code else "ended without its result"
-    return Outcome(arm.name, step, "failed", f"{how}, after {seconds:.0f} s", log)
+    return Outcome(arm.name, step, "failed", f"{how}, after {seconds:.0f} s: {_read_last_line(log)}", log)
+
+
+def _read_last_line(log: Path) -> str:
+    """Where an error says what it is."""
+    lines = log.read_text("utf-8", "replace").splitlines()
+    return lines[-1][:LONGEST_DETAIL] if lines else ""
 
 
 def _run_command(step: Step, log: Path, environment: Mapping[str, str], stop: Stop, lock: int) -> int:

@@ -143,11 +143,12 @@ def test_a_real_ablation_from_images_to_numbers(here: Path, capsys: pytest.Captu
         "mae-64px --image-size 32 --patch 8 --dim 24 --depth 1 --heads 2 --decoder-dim 16 --batch-size 512 --epochs 1 "
         "--warmup-epochs 0 --workers 0 --draw-every 0 --device cpu"
     )
-    words = ["bandwidth", "--recipe", recipe, "--data", "builtin:shapes16@32", "--radii", "4", "--jobs", "2"]
+    words = ["bandwidth", "--recipe", recipe, "--data", "builtin:shapes16@32", "--radii", "4", "12", "--jobs", "2"]
     words += ["--suites", "knn --limit 200 --workers 0 --device cpu", "--out", "abl"]
     assert run(*words) == 0
-    assert "4 done now, 0 not done" in capsys.readouterr().out
-    for arm, target in {"r4": "lowfreq", "plain": "normalised"}.items():
+    assert "6 done now, 0 not done" in capsys.readouterr().out
+    assert (here / "abl" / "reports" / "figures" / "ablation-bandwidth.png").exists()
+    for arm, target in {"r4": "lowfreq", "r12": "lowfreq", "plain": "normalised"}.items():
         settings = json.loads((here / "abl" / "pretrain" / arm / "recipe.json").read_text())
         assert settings["target"] == target
         rows = read_rows(here / "abl" / "evaluation" / arm)
@@ -155,4 +156,4 @@ def test_a_real_ablation_from_images_to_numbers(here: Path, capsys: pytest.Captu
         command = rows["command"].iloc[0]
         assert command == json.loads((here / "abl" / "steps" / f"{arm}-knn.json").read_text())["command"]
     assert run(*words, "--dry-run") == 0
-    assert "4 steps = 4 done + 0 missing" in capsys.readouterr().out
+    assert "6 steps = 6 done + 0 missing" in capsys.readouterr().out

@@ -72,11 +72,14 @@ def test_what_is_gone_or_changed_is_done_again_and_only_that(plan: Plan, program
 
 def test_a_failing_step_stops_only_what_needs_it(plan: Plan, program: Program) -> None:
     program.set("fail", "pretrain/base", "evaluation/crop")
-    states = {(outcome.arm, outcome.step.name): outcome.state for outcome in run(plan)}
+    outcomes = run(plan)
+    states = {(outcome.arm, outcome.step.name): outcome.state for outcome in outcomes}
     assert states[("base", "pretraining")] == "failed"
     assert states[("base", "linear_probe")] == states[("base", "knn")] == "blocked"
     assert states[("crop", "linear_probe")] == states[("crop", "knn")] == "failed"
     assert Counter(states.values()) == {"failed": 3, "blocked": 2, "done": 7}
+    details = [outcome.detail for outcome in outcomes if outcome.state == "failed"]
+    assert details[0].startswith("exit code 3, after ") and details[0].endswith(": working")
     program.set("fail", "nothing")
     assert count(run(plan)) == {"was done": 7, "done": 5}
 
