@@ -102,6 +102,10 @@ def lighten(hue: str) -> str:
     return to_hex(colorsys.hls_to_rgb(tone, lightness + 0.5 * (1 - lightness), saturation))
 
 
+# Colours that would be lost on a dark page, and what they are there.
+ON_DARK_PAGE = {**{darken(hue): lighten(hue) for hue in HUES}, "#0072b2": "#1f86c6", "#666666": "#828282"}
+
+
 def mark_artists(drawn: Container, mark: str) -> None:
     """Gives all parts of error bars or bars their method's mark."""
     for artist in drawn.get_children():

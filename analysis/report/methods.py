@@ -15,10 +15,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.text import Text
 
-from analysis.layout import HUES, darken, lighten
+from analysis.layout import ON_DARK_PAGE
 from analysis.report.parts import read_mark
 
-_ON_DARK = {darken(hue): lighten(hue) for hue in HUES}  # as report.svg draws them
 _MARK_END = 39  # characters from which the name in a mark may have been cut
 _BROKEN = re.compile(r"(?<=[_./-])\n")  # where layout.wrap_label breaks a word
 
@@ -65,7 +64,7 @@ def find_shared(figures: Iterable[Sequence[Method]]) -> tuple[Method, ...]:
 def _describe_method(number: int, artists: Sequence[Artist]) -> Method:
     label, colour = _find_label(artists), _find_colour(artists)
     hatched = any(isinstance(artist, Patch) and artist.get_hatch() for artist in artists)
-    return Method(number, "".join(label.split()), label, colour, _ON_DARK.get(colour, colour), hatched)
+    return Method(number, "".join(label.split()), label, colour, ON_DARK_PAGE.get(colour, colour), hatched)
 
 
 def _find_label(artists: Sequence[Artist]) -> str:

@@ -18,7 +18,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.text import Text
 from matplotlib.textpath import text_to_path
 
-from analysis.layout import CAPTION, CAPTION_MARK, GRID, HUES, INK, STYLE, darken, lighten
+from analysis.layout import CAPTION, CAPTION_MARK, GRID, INK, ON_DARK_PAGE, STYLE
 from analysis.report.parts import read_mark
 from pixmim_eval.errors import InputError
 
@@ -26,7 +26,6 @@ PAPER = "var(--paper, Canvas)"
 """What is white on paper: the page's own background."""
 
 _INK = dict.fromkeys(("#000000", INK, CAPTION), "currentColor")
-_DARKER = {darken(hue): lighten(hue) for hue in HUES}  # too dark for a dark page: what they are there
 _FAINT_GRID = "0.14"  # of the page's ink, about GRID on white
 _SCREEN = 134  # pixels an inch of paper at the most: type of 7 points is 13 pixels high
 _ILLEGAL = re.compile(r"[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # characters that XML has not
@@ -248,8 +247,8 @@ def _recolour(style: dict[str, str]) -> dict[str, str]:
             found[key] = PAPER
         elif colour == GRID:
             found |= {key: "currentColor", f"{key}-opacity": _FAINT_GRID}
-        elif colour in _DARKER:  # twice: browsers pass over what they do not know
-            found[key] = f"{colour};{key}:light-dark({colour},{_DARKER[colour]})"
+        elif colour in ON_DARK_PAGE:  # twice: browsers pass over what they do not know
+            found[key] = f"{colour};{key}:light-dark({colour},{ON_DARK_PAGE[colour]})"
     return found
 
 

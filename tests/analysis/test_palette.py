@@ -6,9 +6,9 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
 
-from analysis.layout import HUES, MARKERS, choose_looks, darken, lighten
+from analysis.layout import HUES, MARKERS, ON_DARK_PAGE, choose_looks, darken, lighten
 from analysis.subjects import Subject
 
 # Machado, Oliveira and Fernandes, IEEE TVCG 2009, severity 1.0, on linear RGB.
@@ -64,6 +64,18 @@ def test_families_stay_apart(sight: str) -> None:
 def test_a_pixmim_version_stays_apart_from_its_base(sight: str, shade: object) -> None:
     assert callable(shade)
     assert min(measure_distance(hue, shade(hue), sight) for hue in HUES) > APART
+
+
+def test_every_colour_is_seen_on_a_dark_page() -> None:
+    """At least 4.5 to 1, as is asked of text; of the palest on white nothing is: hatches and outlines carry those."""
+    for colour in [to_hex(hue) for hue in HUES] + [darken(hue) for hue in HUES]:
+        assert measure_contrast(ON_DARK_PAGE.get(colour, colour), "#16171a") >= 4.5, colour
+
+
+def measure_contrast(first: str, second: str) -> float:
+    """Web Content Accessibility Guidelines 2.1, contrast ratio."""
+    dark, light = sorted(float(TO_XYZ[1] @ linearise(colour)) for colour in (first, second))
+    return (light + 0.05) / (dark + 0.05)
 
 
 def test_without_colour_markers_lines_and_hatches_tell_models_apart() -> None:

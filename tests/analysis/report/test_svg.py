@@ -131,7 +131,7 @@ def test_ink_follows_the_page_and_data_keep_their_colours(build_figure: Callable
     assert "fill:currentColor" in find_text(text, CAPTION).get("style", "")
     assert f"fill:{ON_LIGHT}" in find_text(text, ON_LIGHT).get("style", "")
     assert f"fill:{ON_DARK}" in find_text(text, ON_DARK).get("style", "")
-    assert f"stroke:{HUES[0].lower()}" in text and f"stroke:{PAPER}" in text  # a line, and a hatch
+    assert f"stroke:{HUES[1].lower()}" in text and f"stroke:{PAPER}" in text  # a line, and a hatch
     assert f"fill:{darken(HUES[0])};fill:light-dark({darken(HUES[0])}," in text  # behind the hatch
     assert "stroke:currentColor;stroke-width:0.8;stroke-linecap:square;stroke-opacity:0.14" in text  # the grid
 
