@@ -189,12 +189,18 @@ def run_here(plan: Plan, slots: Sequence[Mapping[str, str]], show: Callable[[], 
 
 @contextmanager
 def _heed_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP do as Ctrl-C does: steps are in sessions of their own, and would outlive this process."""
+    """SIGTERM and SIGHUP do as Ctrl-C does: steps are in sessions of their own, and would outlive this process.
+
+    What is ignored stays so: nohup ignores SIGHUP.
+    """
 
     def interrupt(number: int, frame: Any) -> None:
         raise KeyboardInterrupt
 
-    former = {kind: signal.signal(kind, interrupt) for kind in (signal.SIGTERM, signal.SIGHUP)}
+    former = {kind: signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGHUP)}
+    for kind, handler in former.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(kind, interrupt)
     try:
         yield
     finally:

@@ -117,6 +117,16 @@ def test_ctrl_c_ends_all_processes_and_the_same_plan_goes_on(
     assert count(run(plan)) == {"was done": 3, "done": 9}
 
 
+def test_what_was_started_by_nohup_outlives_its_terminal(plan: Plan, program: Program) -> None:
+    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        arm = replace(plan, arms=plan.arms[:1])
+        outcomes = run_here(arm, list_slots(1, 0), lambda: os.kill(os.getpid(), signal.SIGHUP))
+    finally:
+        signal.signal(signal.SIGHUP, former)
+    assert count(outcomes) == {"done": 3}
+
+
 def test_an_arm_belongs_to_one_process_at_a_time(plan: Plan, program: Program) -> None:
     with lock_arm(plan, plan.arms[0]):
         assert [outcome.state for outcome in run_arm(plan, plan.arms[0], {})] == ["busy"] * 3
