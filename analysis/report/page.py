@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import re
 import struct
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,7 @@ FILTERED = 9  # rows from which a table has a field to filter it
 SHOWN_PROBLEMS = 8  # more of them are folded
 SHORT, LONG = 18, 60  # characters up to which a cell is not broken into lines, and from which it is a wide one
 _WHOLE, _LONG_WORD, _BREAKS = 14, 24, re.compile(r"(?<=[/:,=_@])(?=[^/:,=_@])")
+_EXACT = 2**53  # the integers that JavaScript tells apart
 _COMMAND = re.compile(r"(python -m .+?)(?=\.?$|\.\s)")
 _PNG = b"\x89PNG\r\n\x1a\n"
 # Of JSON in a page: what could end its element or open another. Inside JSON's strings an escape means the same.
@@ -168,7 +170,7 @@ def encode_rows(rows: pd.DataFrame) -> str:
     Returns:
         {"length": N, "columns": {name: {"kind": "text" | "number", "values": […], "codes": […]}}}, in the order of
         `source`. `codes` are positions in `values`, -1 of a missing value; without `codes`, `values` are one a row,
-        null where missing. Infinite numbers are the strings "Infinity" and "-Infinity".
+        null where missing. Strings stand for numbers that JavaScript has not: "Infinity", and integers beyond 2^53.
 
     Raises:
         ValueError: `source` is not 0…N-1 in some order.
@@ -192,8 +194,10 @@ def _encode_column(column: pd.Series) -> dict[str, Any]:
 
 
 def _encode_value(value: Any) -> Any:
-    infinite = isinstance(value, float) and value in (float("inf"), float("-inf"))
-    return str(value).replace("inf", "Infinity") if infinite else value
+    """As JSON and JavaScript can hold it."""
+    if isinstance(value, float) and math.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"
+    return str(value) if isinstance(value, int) and abs(value) > _EXACT else value
 
 
 def _lay_out(sections: Sequence[Section]) -> Iterator[Part]:

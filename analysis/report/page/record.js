@@ -3,13 +3,13 @@
 function readRows() {
   const { length, columns } = JSON.parse(document.getElementById("page-data").textContent);
   const rows = { length, columns, names: Object.keys(columns) };
+  const find = ({ values, codes }, place) => (codes ? (codes[place] < 0 ? null : values[codes[place]]) : values[place]);
   rows.get = (name, place) => {
-    const { values, codes } = columns[name];
-    const value = codes ? (codes[place] < 0 ? null : values[codes[place]]) : values[place];
+    const value = find(columns[name], place);
     return columns[name].kind === "number" && value !== null ? Number(value) : value;
   };
   rows.text = (name, place) => {
-    const value = rows.get(name, place);
+    const value = find(columns[name], place); // in all its digits
     return value === null || value === "" ? MISSING : String(value);
   };
   return rows;

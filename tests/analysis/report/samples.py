@@ -142,6 +142,7 @@ def build_hostile(folder: Path) -> Report:
     frame = pd.DataFrame([asdict(row) for row in rows]).astype({"epoch": "Int64"}).assign(source=range(len(rows)))
     frame.loc[0, ["value", "low", "high"]] = np.nan
     frame.loc[1, "high"], frame.loc[2, "low"], frame.loc[3, "epoch"] = np.inf, -np.inf, pd.NA
+    frame.loc[4, "seed"] = 2**53 + 1  # JavaScript's numbers end before
     sections = []
     for place, name in enumerate(names):
         body = tuple((Cell(one), Cell(one, True, (place,)), Cell("", hint=one)) for one in names)

@@ -87,6 +87,12 @@ def find_data(page: str) -> dict[str, Any]:
     return json.loads(found[1], parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
 
+def decode_number(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return int(value) if value.isdigit() else float(value)
+
+
 def decode_rows(data: dict[str, Any]) -> pd.DataFrame:
     """What the page's script does, in pandas."""
     columns = {}
@@ -95,7 +101,7 @@ def decode_rows(data: dict[str, Any]) -> pd.DataFrame:
         if "codes" in column:
             values = [None if code < 0 else values[code] for code in column["codes"]]
         if column["kind"] == "number":
-            values = [None if value is None else float(value) if isinstance(value, str) else value for value in values]
+            values = [decode_number(value) for value in values]
         assert len(values) == data["length"]
         columns[name] = values
     return pd.DataFrame(columns)

@@ -283,6 +283,9 @@ def test_hostile_names_do_nothing_and_are_read_in_full(open_page: Open, tmp_path
         page.locator(f"#page-table-{place} [data-rows] .number").first.click()
         assert read_record(page)["model"] == name
         page.keyboard.press("Escape")
+    page.locator("#page-table-5 [data-rows] .number").nth(4).click()
+    assert read_record(page)["seed"] == "9007199254740993"
+    page.keyboard.press("Escape")
     page.locator("#page-rows .number").first.click()
     assert page.locator(".estimate").inner_text() == "– [–, –], n = 1,024"
     assert page.evaluate("window.harmed") is None
