@@ -36,7 +36,10 @@ def build_choices(sets: Sequence[Foreground]) -> Table:
             numbers = [found.found.get((crop, metric)) for crop in crops]
             if any(numbers):
                 references = [None if metric in masked else first[crop] for crop in crops]
-                cells = [_write(number, reference) for number, reference in zip(numbers, references, strict=True)]
+                cells = [
+                    _write(number, reference, "" if crop in found.crops else suggest_command(SUITE))
+                    for crop, number, reference in zip(crops, numbers, references, strict=True)
+                ]
                 count = max(number.n for number in numbers if number)
                 body.append((Cell(_label(found, sets)), Cell(name), *cells, Cell(f"{count:,}")))
     known = any(found.is_imagenet for found in sets)
@@ -88,9 +91,9 @@ def _label(found: Foreground, sets: Sequence[Foreground]) -> str:
     return found.suffix if len(sets) > 1 else found.dataset
 
 
-def _write(number: Estimate | None, first: Estimate | None) -> Cell:
+def _write(number: Estimate | None, first: Estimate | None, hint: str) -> Cell:
     if number is None:
-        return Cell(MISSING, hint=suggest_command(SUITE))
+        return Cell(MISSING, hint=hint)  # of a crop that was measured, what is missing is not defined
     if first is None or number is first:
         return Cell(f"{100 * number.value:.1f}", sources=list_sources(number))
     difference = 100 * (number.value - first.value)
