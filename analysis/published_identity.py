@@ -28,13 +28,6 @@ METHODS = {
 PAPER_NETWORKS = {"alexnet": "AlexNet", "googlenet": "GoogLeNet", "vgg": "VGG-16"}
 """How the networks of the paper on shape bias are called in the files of their decisions."""
 
-_SIZES = {"t": "T", "s": "S", "b": "B", "l": "L", "h": "H"}
-_PATCHES = {"H": "14"}  # where a name tells none; else 16
-_VIT = re.compile(
-    r"(conv)?(?:vit|mae|deit3?)[-_ ]?(?:3[-_])?(?:vit[-_]?)?(tiny|small|base|large|huge|[tsblh](?![a-z]))"
-)
-_PATCH = re.compile(r"patch(\d+)|(?:[-_/]p?|[bslth])(14|16|32)(?!\d)")
-
 
 @dataclass(frozen=True)
 class Identity:
@@ -56,9 +49,8 @@ class Identity:
 def identify(row: Any) -> Identity:
     """Who a row is of: crops, people and networks by name; models by what the row says, and by their names.
 
-    A row tells neither its backbone nor, of most public files, its epochs. The name of the model, and of the file where
-    its command evaluates that one alone, tell them: public weights are known by their names, and sizes by words such as
-    "vit_base_patch16".
+    Of most public files, a row does not tell the epochs. The name of the model, and of the file where its command
+    evaluates that one alone, tell them: public weights are known by their names.
 
     Args:
         row: of result rows, as DataFrame.itertuples gives.
@@ -71,11 +63,11 @@ def identify(row: Any) -> Identity:
         network = PAPER_NETWORKS.get(row.model, "")
         return Identity("supervised, Caffe" if network else "", network)
     epoch = None if pd.isna(row.epoch) else int(row.epoch)
-    return _identify_model(row.model, row.method, epoch, getattr(row, "command", ""))
+    return _identify_model(row.model, row.method, epoch, row.backbone, getattr(row, "command", ""))
 
 
 @cache
-def _identify_model(model: str, method: str, epoch: int | None, command: str) -> Identity:
+def _identify_model(model: str, method: str, epoch: int | None, backbone: str, command: str) -> Identity:
     inputs = read_inputs(command)
     named = [*inputs.files, *inputs.models]
     names = [model, *(named if len(named) == 1 and not inputs.followed else [])]
@@ -84,18 +76,4 @@ def _identify_model(model: str, method: str, epoch: int | None, command: str) ->
         if found := public.get(name):
             return Identity(found.method, found.backbone, found.epochs if epoch is None else epoch, released=True)
     base = re.sub(r"-(finetuned|linear)$", "", method)
-    return Identity(METHODS.get(base, ""), find_backbone(names), epoch)
-
-
-def find_backbone(names: list[str]) -> str:
-    """The backbone that names tell, as the published tables write it; "" where they tell none, or several."""
-    found = set()
-    for name in names:
-        text = name.lower()
-        for match in _VIT.finditer(text):
-            size = _SIZES[match[2][0]]
-            patch = _PATCH.search(text, match.end() - 1)
-            side = next(filter(None, patch.groups())) if patch else _PATCHES.get(size, "16")
-            convolutional = match[1] or text[max(0, match.start() - 4) : match.start()] == "conv"
-            found.add(f"ConvViT-{size}" if convolutional else f"ViT-{size}/{side}")
-    return found.pop() if len(found) == 1 else ""
+    return Identity(METHODS.get(base, ""), backbone, epoch)

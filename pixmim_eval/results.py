@@ -38,7 +38,7 @@ _TYPES = {field.name: _KINDS[str(field.type)] for field in fields(ResultRow)}
 _COLUMN_TYPES = {"str": "str", "int": "int64", "float": "float64", "int | None": "Int64"}
 _DTYPES = {field.name: _COLUMN_TYPES[str(field.type)] for field in fields(ResultRow)}
 SCHEMA = 2  # of a file of rows; 1 had none of its own, and rows without those of _ADDED
-_ADDED = {"command": "", "pretraining": ""}
+_ADDED = {"command": "", "pretraining": "", "backbone": ""}
 _PACKAGES = ("pixmim-eval", "torch", "torchvision", "timm", "numpy", "pillow")
 
 
@@ -110,6 +110,7 @@ def make_rows(
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": config.command,
         "pretraining": describe_pretraining(getattr(model.checkpoint, "settings", {})),
+        "backbone": model.backbone,
     }
     return [
         ResultRow(

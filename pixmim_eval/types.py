@@ -151,6 +151,7 @@ class Model:
         label_space: what the K logits mean; None when classify is None.
         method: e.g. "mae", "pixmim-mae", "supervised", "unknown".
         epoch: pretraining epochs done, None where unknown.
+        backbone: e.g. "ViT-B/16", "ConvViT-B", a timm name; "" where there is no network.
         checkpoint: what else its file holds, above all a decoder (models.checkpoints.Checkpoint); None of timm models.
     """
 
@@ -162,6 +163,7 @@ class Model:
     label_space: LabelSpace | None = None
     method: str = "unknown"
     epoch: int | None = None
+    backbone: str = ""
     checkpoint: Any = None
 
 
@@ -234,6 +236,7 @@ class ResultRow:
         command: the shell command that made it, as typed; "" where unknown.
         pretraining: "key=value;key=value", sorted by key: what the model's checkpoint tells of its crop, data_side,
             image_size, radius, seed, target and others; "" where it tells nothing (see describe_pretraining).
+        backbone: of the model, as in Model; "" where unknown.
     """
 
     run: str
@@ -259,6 +262,7 @@ class ResultRow:
     time: str
     command: str
     pretraining: str
+    backbone: str
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from pixmim_eval.errors import InputError
 from pixmim_eval.models.checkpoints import Checkpoint, load
+from pixmim_eval.models.checkpoints.building import name_backbone
 from pixmim_eval.models.timm_models import load_timm
 from pixmim_eval.models.vit import Classifier
 from pixmim_eval.types import LabelSpace, Model, Preprocessing, Tokens
@@ -182,6 +183,7 @@ def make_model(checkpoint: Checkpoint) -> Model:
         preprocessing=preprocessing,
         method=checkpoint.method,
         epoch=checkpoint.epoch,
+        backbone=name_backbone(checkpoint.architecture),
         checkpoint=checkpoint,
     )
     space = checkpoint.label_space

@@ -115,6 +115,7 @@ def load_timm(name: str, weights: Path | None = None) -> Model:
         classify=encoder if space else None,
         label_space=space,
         method="timm",
+        backbone=name,
     )
 
 

@@ -54,6 +54,7 @@ def build_row(condition: str, value: float, **changes: object) -> ResultRow:
         "versions": "pixmim-eval=0.1.0",
         "time": "2025-01-01T00:00:00",
         "command": "python -m pixmim_eval.run --suite robustness --model first",
+        "backbone": "",
         "pretraining": "",
     }
     return ResultRow(**{**fields, **changes})  # type: ignore[arg-type]

@@ -23,7 +23,7 @@ from analysis.published_comparison import (
     list_comparisons,
     tabulate_comparisons,
 )
-from analysis.published_identity import Identity, find_backbone, identify
+from analysis.published_identity import Identity, identify
 from pixmim_eval.types import ResultRow
 
 Row = Callable[..., ResultRow]
@@ -49,7 +49,13 @@ def compare(make_row: Row) -> Callable[..., tuple[PublishedComparison, ...]]:
     """compare(value, **fields): a row of MAE's ViT-B fine-tuned as published, or changed from that, and compared."""
 
     def run(value: float, **changes: object) -> tuple[PublishedComparison, ...]:
-        fields: dict[str, object] = {"suite": "finetune", "model": "mae_vit_base", "epoch": 1600, "dataset": "in1k-val"}
+        fields: dict[str, object] = {
+            "suite": "finetune",
+            "model": "mae",
+            "backbone": "ViT-B/16",
+            "epoch": 1600,
+            "dataset": "in1k-val",
+        }
         fields |= {"low": value - 0.003, "high": value + 0.003, "n": 50_000, "protocol": FINETUNED, "command": ""}
         condition = str(changes.pop("condition", "clean"))
         row = make_row(condition, value, **{**fields, **changes})
@@ -88,8 +94,8 @@ def test_the_identical_protocol_gives_the_difference_in_points(compare: Callable
         ({"protocol": FINETUNED.replace("256-crop-224", "64-to-224")}, "images of 64 px enlarged to 224"),
         ({"epoch": 200}, "200 epochs, not 300"),
         ({"epoch": None}, "epochs not stated, published 300"),
-        ({"model": "mae-1600"}, "backbone not stated, published ViT-B/16"),
-        ({"model": "mae_vit_small"}, "ViT-S/16, not ViT-B/16"),
+        ({"backbone": ""}, "backbone not stated, published ViT-B/16"),
+        ({"backbone": "ViT-S/16"}, "ViT-S/16, not ViT-B/16"),
         ({"protocol": FINETUNED.replace("epochs=100", "epochs=20")}, "recipe: epochs 20 instead of 100"),
         ({"protocol": FINETUNED.replace("train=1281167", "train=5000")}, "recipe: train 5000 instead of 1281167"),
         ({"protocol": FINETUNED.replace("pooling=mean", "pooling=cls")}, "recipe: pooling cls instead of mean"),
@@ -129,7 +135,7 @@ def test_the_nearest_published_number_stands_beside_ours(compare: Callable) -> N
     assert name(model="mae", epoch=400) == {("ViT-B/16", 400)}
     large = FINETUNED.replace("epochs=100", "epochs=50").replace("0.65", "0.75").replace("path=0.1", "path=0.2")
     large = large.replace("base_lr=0.0005", "base_lr=0.001")
-    assert name(model="vit_large_patch16", protocol=large) == {("ViT-L/16", 1600)}
+    assert name(backbone="ViT-L/16", protocol=large) == {("ViT-L/16", 1600)}
     pixmim = compare(0.832, method="pixmim-mae", epoch=300)
     assert [(one.published.printed, round(one.difference, 3)) for one in pixmim] == [("83.1", 0.1)]
     assert compare(0.8, method="lsmae") == compare(0.8, method="unknown") == ()
@@ -214,26 +220,8 @@ def test_overlaps_of_unknown_boxes_never_apply_and_measured_ones_do(compare: Cal
     assert compare(0.9, metric="overlap_largest", **fields) == ()
 
 
-@pytest.mark.parametrize(
-    ("name", "backbone"),
-    [
-        ("mae_pretrain_vit_base.pth", "ViT-B/16"),
-        ("vit_large_patch14_224", "ViT-L/14"),
-        ("runs/vitb16-pixmim/epoch-10.safetensors", "ViT-B/16"),
-        ("vit-h", "ViT-H/14"),
-        ("convmae_base", "ConvViT-B"),
-        ("vit_tiny_patch8", "ViT-T/8"),
-        ("pixmim-mae-24", ""),
-        ("mae-best", ""),
-        ("vit-large/mae_vit_base.pth", ""),
-    ],
-)
-def test_a_backbone_is_read_from_a_name_that_tells_one(name: str, backbone: str) -> None:
-    assert find_backbone([name]) == backbone
-
-
 def test_a_file_among_several_tells_nothing_and_what_the_row_says_comes_first() -> None:
-    row = {"suite": "finetune", "model": "mae", "method": "mae", "epoch": None, "condition": "clean"}
+    row = {"suite": "finetune", "model": "mae", "method": "mae", "epoch": None, "condition": "clean", "backbone": ""}
     one, two = "--checkpoint w/mae_pretrain_vit_base.pth", "--checkpoint mae_pretrain_vit_base.pth b.pt"
     assert identify(SimpleNamespace(**row, command=one)) == Identity("MAE", "ViT-B/16", 1600, released=True)
     assert identify(SimpleNamespace(**row, command=two)) == Identity("MAE")
@@ -246,7 +234,7 @@ def test_a_row_a_pair_and_sources_that_do_not_apply_together(make_row: Row, comp
     texts = [[cell.text for cell in row] for row in table.rows]
     assert [row[4] for row in texts] == ["83.5", "83.6", "83.664", "83.57", "83.5; 83.6; 83.664; 83.57"]
     assert texts[1][:6] == [
-        *("mae_vit_base", "finetune, clean: top-1 accuracy, in1k-val", "83.8 [83.5, 84.1]", "50,000", "83.6"),
+        *("mae", "finetune, clean: top-1 accuracy, in1k-val", "83.8 [83.5, 84.1]", "50,000", "83.6"),
         "MAE, ViT-B/16, 1,600 epochs; exact (2)",
     ]
     assert texts[4][5] == "MAE, ViT-B/16, 1,600 epochs; exact (1), exact (2), exact (3), exact (4)"
@@ -258,7 +246,9 @@ def test_a_row_a_pair_and_sources_that_do_not_apply_together(make_row: Row, comp
 
 
 def test_a_number_names_its_row_and_one_that_two_runs_hold_is_one(make_row: Row) -> None:
-    row = make_row("clean", 0.836, suite="finetune", model="vit_base", protocol=FINETUNED, n=50_000)
+    row = make_row(
+        "clean", 0.836, suite="finetune", model="vit_base", backbone="ViT-B/16", protocol=FINETUNED, n=50_000
+    )
     frame = pd.DataFrame([asdict(row), asdict(row) | {"run": "again"}]).assign(source=[7, 8])
     found = list_comparisons(frame.astype({"epoch": "Int64"}))
     assert len(found) == 1

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -12,8 +14,10 @@ import torch
 from pixmim_eval.errors import InputError
 from pixmim_eval.models.catalog import FEW, LazyModels, load_models
 from pixmim_eval.models.checkpoints import ours
+from pixmim_eval.models.checkpoints.building import name_backbone
+from pixmim_eval.models.convvit import CONV_ARCHITECTURES
 from pixmim_eval.models.timm_models import load_timm
-from pixmim_eval.models.vit import Architecture, VisionTransformer
+from pixmim_eval.models.vit import ARCHITECTURES, Architecture, VisionTransformer
 
 TINY = Architecture(patch=8, dim=24, depth=1, heads=2)
 CONVOLUTIONAL, TRANSFORMER = "test_efficientnet", "test_vit"
@@ -153,3 +157,21 @@ def test_tokens_of_a_timm_model_are_its_last_features(tmp_path: Path, name: str)
     rows, columns = tokens.grid
     assert tokens.patches.shape == (2, rows * columns, model.encoder.dim)
     assert 160 // model.encoder.patch == rows
+
+
+@pytest.mark.parametrize(
+    ("architecture", "name"),
+    [
+        *((ARCHITECTURES[key], name) for key, name in {"vit-b16": "ViT-B/16", "vit-h14": "ViT-H/14"}.items()),
+        (replace(ARCHITECTURES["vit-l16"], patch=14), "ViT/14 24x1024"),
+        (CONV_ARCHITECTURES["convvit-b16"], "ConvViT-B"),
+        (replace(CONV_ARCHITECTURES["convvit-b16"], depths=(1, 2, 3)), "ConvViT/16 1x256, 2x384, 3x768"),
+    ],
+)
+def test_a_backbone_is_called_what_papers_call_it(architecture: Any, name: str) -> None:
+    assert name_backbone(architecture) == name
+
+
+def test_models_say_what_their_backbone_is(weights: Path) -> None:
+    assert {model.backbone for model in load_models()} == {"ViT/8 4x96"}
+    assert load_timm(CONVOLUTIONAL, weights).backbone == CONVOLUTIONAL

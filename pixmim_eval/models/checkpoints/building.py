@@ -58,6 +58,19 @@ class Geometry:
         return _list_sizes(architecture) == (self.strides, self.dims, self.depths)
 
 
+def name_backbone(architecture: Architecture | ConvArchitecture) -> str:
+    """As papers write it: "ViT-B/16", "ConvViT-B"; of another size, "ViT/8 4x96" (blocks x width, stage by stage)."""
+    for name, known in ALL_ARCHITECTURES.items():
+        if _list_sizes(known) == _list_sizes(architecture):
+            kind, size = name.split("-")
+            letters, patch = size.rstrip("0123456789").capitalize(), f"/{known.patch}"
+            return f"ViT-{letters}{patch}" if kind == "vit" else f"ConvViT-{letters}"
+    _, dims, depths = _list_sizes(architecture)
+    kind = "ConvViT" if isinstance(architecture, ConvArchitecture) else "ViT"
+    stages = ", ".join(f"{depth}x{dim}" for depth, dim in zip(depths, dims, strict=True))
+    return f"{kind}/{architecture.patch} {stages}"
+
+
 def _list_sizes(architecture: Architecture | ConvArchitecture) -> tuple[tuple[int, ...], ...]:
     """(strides, widths, depths) of the stages."""
     if isinstance(architecture, ConvArchitecture):
