@@ -26,7 +26,7 @@ from pixmim_eval.results import format_protocol, hash_parts, make_rows
 from pixmim_eval.suites import EvaluationSuite
 from pixmim_eval.suites.roles import DEFAULT_DATA
 from pixmim_eval.transfer.detection.answers import DetectionPass, drop_boxes, to_results, unpack
-from pixmim_eval.transfer.detection.backbone import get_encoder, list_blocks
+from pixmim_eval.transfer.detection.backbone import find_encoder, list_blocks
 from pixmim_eval.transfer.detection.network import MaskRCNN
 from pixmim_eval.transfer.detection.overlays import Overlay, draw_overlays
 from pixmim_eval.transfer.detection.recipes import DetectionOptions, DetectionRecipe, resolve_recipe
@@ -157,7 +157,7 @@ def get_set(config: SuiteConfig, role: str) -> DetectionSet:
 
 def choose_recipe(model: Model, config: SuiteConfig) -> DetectionRecipe:
     """The recipe of the command line for a model on a device. Raises InputError where they do not fit."""
-    encoder = get_encoder(model)
+    encoder = find_encoder(model)
     size = model.preprocessing.size
     recipe = resolve_recipe(config.options, size=size, patch=encoder.patch, depth=len(list_blocks(encoder)))
     if recipe.pyramid == "auto":

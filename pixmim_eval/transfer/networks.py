@@ -12,12 +12,31 @@ from pixmim_eval.errors import InputError
 from pixmim_eval.models.catalog import ClassifyingEncoder
 from pixmim_eval.models.convvit import ConvVisionTransformer
 from pixmim_eval.models.timm_models import TimmEncoder
-from pixmim_eval.models.vit import Classifier
+from pixmim_eval.models.vit import Classifier, VisionTransformer
 from pixmim_eval.types import Model
 
 HEAD_DEVIATION = 2e-5
 EPSILON = 1e-6  # of the LayerNorm before the classifier
 Groups = list[dict[str, Any]]
+
+
+def get_encoder(model: Model, head: str, fix: str) -> VisionTransformer | ConvVisionTransformer:
+    """The encoder of a model. Raises InputError where it is neither a ViT nor a ConvViT of ours.
+
+    Args:
+        head: what it is to be the backbone of.
+        fix: what else to do.
+    """
+    encoder = model.encoder.encoder if isinstance(model.encoder, ClassifyingEncoder) else model.encoder
+    if not isinstance(encoder, VisionTransformer | ConvVisionTransformer):
+        raise InputError(
+            f"backbone of {head}",
+            expected="a ViT or ConvViT from a checkpoint",
+            found=type(encoder).__name__,
+            where=f"model {model.name}",
+            fix=fix,
+        )
+    return encoder
 
 
 class TunedClassifier(ClassifyingEncoder):

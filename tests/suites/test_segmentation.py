@@ -22,7 +22,7 @@ from pixmim_eval.models.vit import Architecture, VisionTransformer
 from pixmim_eval.results import RunFolder
 from pixmim_eval.suites import compute_key, load_suite
 from pixmim_eval.suites.segmentation import Segmentation, SegmentationOptions, open_train, prepare, resolve_recipe
-from pixmim_eval.transfer.segmentation import examples, overlays
+from pixmim_eval.transfer.segmentation import examples
 from pixmim_eval.transfer.segmentation.token_heads import LinearTokens, NearestTokens, fit_tokens
 from pixmim_eval.transfer.segmentation.tokens import gather_tokens
 from pixmim_eval.transfer.segmentation.windows import Geometry
@@ -267,7 +267,7 @@ def test_overlays_show_image_truth_and_every_answer(tmp_path: Path, monkeypatch:
     SUITE.run(model, "upernet", config)
     assert Image.open(SUITE.draw([model], config, tmp_path / "figures")[0]).width > narrow
     RunFolder(tmp_path).write(compute_key(SUITE, model, "knn", config), SUITE.run(model, "knn", config))
-    monkeypatch.setattr(overlays, "ANSWERS", 1)
+    monkeypatch.setattr("pixmim_eval.transfer.pictures.ANSWERS", 1)
     parts = SUITE.draw([model], config, tmp_path / "figures")
     pictures = [f"segmentation-part-{part}.{end}" for part in (1, 2) for end in ("png", "pdf")]
     assert [path.name for path in parts] == [*pictures, "segmentation-classes.md"]

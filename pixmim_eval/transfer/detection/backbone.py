@@ -11,11 +11,11 @@ from torch.nn import functional as F
 from torchvision.ops import FeaturePyramidNetwork
 
 from pixmim_eval.errors import InputError
-from pixmim_eval.models.catalog import ClassifyingEncoder
 from pixmim_eval.models.convvit import ConvVisionTransformer
 from pixmim_eval.models.vit import VisionTransformer, interpolate_positions
 from pixmim_eval.transfer.detection.attention import WindowedAttention
 from pixmim_eval.transfer.detection.recipes import DetectionRecipe
+from pixmim_eval.transfer.networks import get_encoder
 from pixmim_eval.transfer.segmentation.backbone import ConvBackbone
 from pixmim_eval.types import Model
 
@@ -148,18 +148,9 @@ class StagePyramid(nn.Module):
         return [*levels, levels[-1][:, :, ::2, ::2]]
 
 
-def get_encoder(model: Model) -> VisionTransformer | ConvVisionTransformer:
+def find_encoder(model: Model) -> VisionTransformer | ConvVisionTransformer:
     """The encoder of a model. Raises InputError where it is neither a ViT nor a ConvViT of ours."""
-    encoder = model.encoder.encoder if isinstance(model.encoder, ClassifyingEncoder) else model.encoder
-    if not isinstance(encoder, VisionTransformer | ConvVisionTransformer):
-        raise InputError(
-            "backbone of Mask R-CNN",
-            expected="a ViT or ConvViT from a checkpoint",
-            found=type(encoder).__name__,
-            where=f"model {model.name}",
-            fix="Give the weights by --checkpoint FILE.",
-        )
-    return encoder
+    return get_encoder(model, "Mask R-CNN", "Give the weights by --checkpoint FILE.")
 
 
 def list_blocks(encoder: VisionTransformer | ConvVisionTransformer) -> Any:
@@ -174,7 +165,7 @@ def build_backbone(model: Model, recipe: DetectionRecipe) -> tuple[PlainBackbone
     Raises:
         InputError: another encoder, or stages asked of one without.
     """
-    encoder = copy.deepcopy(get_encoder(model)).requires_grad_(True)
+    encoder = copy.deepcopy(find_encoder(model)).requires_grad_(True)
     grid = (recipe.image_size // encoder.patch,) * 2
     for number, block in enumerate(list_blocks(encoder)):
         window = 0 if number in recipe.global_blocks else recipe.window

@@ -11,7 +11,7 @@ from torchvision.models.detection.image_list import ImageList
 
 from pixmim_eval.models.convvit import ConvVisionTransformer
 from pixmim_eval.seeds import derive_seed
-from pixmim_eval.transfer.detection.backbone import build_backbone, get_encoder, list_blocks
+from pixmim_eval.transfer.detection.backbone import build_backbone, find_encoder, list_blocks
 from pixmim_eval.transfer.detection.heads import LEVELS, RegionHeads, Target
 from pixmim_eval.transfer.detection.proposals import build_proposals, list_strides
 from pixmim_eval.transfer.detection.recipes import DetectionRecipe
@@ -38,7 +38,7 @@ class MaskRCNN(nn.Module):
 
     def __init__(self, model: Model, classes: int, recipe: DetectionRecipe, *, masks: bool, seed: int) -> None:
         super().__init__()
-        encoder = get_encoder(model)
+        encoder = find_encoder(model)
         self.backbone, self.pyramid = build_backbone(model, recipe)
         strides = list_strides(encoder.patch)
         self.proposals = build_proposals(strides, recipe)

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 
 from pixmim_eval.data.coco import DetectionSet
-from pixmim_eval.files import write_atomic
 from pixmim_eval.transfer.detection.answers import Detections, paste_mask
-from pixmim_eval.transfer.segmentation.overlays import ANSWERS, COLOURS, DPI, OTHER, STYLE
+from pixmim_eval.transfer.pictures import COLOURS, OTHER, choose_shown, parse_colour, write_pages
 
 WIDTH, HIGHEST = 1.9, 1.7  # of a panel in inches
 SHOWN = 0.3  # the least score that is drawn
@@ -59,24 +56,14 @@ def draw_overlays(overlays: Sequence[Overlay], stem: Path, caption: str) -> list
 
     Args:
         overlays: at least one.
-        stem: path of the files without ending, "-part-N" where there are more than ANSWERS models.
+        stem: path of the files without ending, see pictures.write_pages.
         caption: what else to say below.
 
     Returns:
         A PNG and a PDF of each picture.
     """
-    names, written = list(overlays[0].answers), []
     shown = _choose_shown(overlays)
-    for start in range(0, len(names), ANSWERS):
-        part = f"-part-{start // ANSWERS + 1}" if len(names) > ANSWERS else ""
-        with rc_context(STYLE):
-            figure = _draw_page(overlays, names[start : start + ANSWERS], shown, caption)
-            for ending, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):  # the same bytes
-                buffer = io.BytesIO()
-                figure.savefig(buffer, format=ending, dpi=DPI, metadata=metadata)
-                written.append(stem.with_name(f"{stem.name}{part}.{ending}"))
-                write_atomic(written[-1], buffer.getvalue())
-    return written
+    return write_pages([*overlays[0].answers], stem, lambda names: _draw_page(overlays, names, shown, caption))
 
 
 def _choose_shown(overlays: Sequence[Overlay]) -> list[int]:
@@ -86,8 +73,7 @@ def _choose_shown(overlays: Sequence[Overlay]) -> list[int]:
         counts += np.bincount(overlay.data.objects(overlay.row).labels, minlength=len(counts))
         for found in overlay.answers.values():
             counts += 1e-3 * np.bincount(found.labels[found.scores >= SHOWN], minlength=len(counts))
-    order = np.argsort(-counts, kind="stable")[: len(COLOURS)]
-    return [label for label in order.tolist() if counts[label] > 0]
+    return choose_shown(counts)
 
 
 def _draw_page(overlays: Sequence[Overlay], names: Sequence[str], shown: list[int], caption: str) -> Figure:
@@ -172,7 +158,7 @@ def _draw_panel(axes: Axes, image: np.ndarray, marks: Sequence[_Mark]) -> None:
             continue
         (top, left), (high, wide) = mark.corner, mark.pixels.shape
         area = tinted[top : top + high, left : left + wide]
-        area[mark.pixels] = (1 - _STRENGTH) * area[mark.pixels] + _STRENGTH * _parse(mark.colour)
+        area[mark.pixels] = (1 - _STRENGTH) * area[mark.pixels] + _STRENGTH * parse_colour(mark.colour)
     axes.imshow(tinted.clip(0, 1), extent=(0, width, height, 0), interpolation="antialiased")
     axes.set_axis_off()
     axes.set_xlim(0, width)
@@ -219,7 +205,3 @@ def place_labels(boxes: Sequence[tuple[np.ndarray, str]], height: int, width: in
         found.append(free[0] if free else None)
         taken += [(*place, wide) for place in free[:1]]
     return found[::-1]
-
-
-def _parse(colour: str) -> np.ndarray:
-    return np.array([int(colour[place : place + 2], 16) for place in (1, 3, 5)]) / 255

@@ -11,10 +11,9 @@ from timm.models.vision_transformer import LayerScale
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pixmim_eval.errors import InputError
-from pixmim_eval.models.catalog import ClassifyingEncoder
 from pixmim_eval.models.convvit import ConvVisionTransformer, Places
 from pixmim_eval.models.vit import VisionTransformer, interpolate_positions
+from pixmim_eval.transfer.networks import get_encoder
 from pixmim_eval.transfer.segmentation.heads import SharedBatchNorm
 from pixmim_eval.transfer.segmentation.recipes import UperNetRecipe
 from pixmim_eval.types import Model
@@ -168,16 +167,8 @@ def build_backbone(model: Model, recipe: UperNetRecipe) -> ViTBackbone | ConvBac
     Raises:
         InputError: the encoder is neither a ViT nor a ConvViT of ours.
     """
-    encoder = model.encoder.encoder if isinstance(model.encoder, ClassifyingEncoder) else model.encoder
-    if not isinstance(encoder, VisionTransformer | ConvVisionTransformer):
-        raise InputError(
-            "backbone of UperNet",
-            expected="a ViT or ConvViT from a checkpoint",
-            found=type(encoder).__name__,
-            where=f"model {model.name}",
-            fix="Use --protocol linear or knn, which take any encoder with patch tokens.",
-        )
-    encoder = copy.deepcopy(encoder).requires_grad_(True)
+    fix = "Use --protocol linear or knn, which take any encoder with patch tokens."
+    encoder = copy.deepcopy(get_encoder(model, "UperNet", fix)).requires_grad_(True)
     convolutional = isinstance(encoder, ConvVisionTransformer)
     if isinstance(encoder, ConvVisionTransformer):  # only pretraining uses the fusion
         encoder.stage1_output_decode = encoder.stage2_output_decode = None

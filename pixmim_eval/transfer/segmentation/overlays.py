@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from pixmim_eval.data.segmentation import IGNORED
-from pixmim_eval.files import write_atomic
+from pixmim_eval.transfer.pictures import COLOURS, OTHER, choose_shown, parse_colour, write_pages
 
-# Paul Tol's "muted" scheme, whose nine colours are told apart whatever colours are seen; numbers stand in the areas.
-COLOURS = ("#88CCEE", "#CC6677", "#DDCC77", "#117733", "#332288", "#AA4499", "#44AA99", "#999933", "#882255")
-OTHER = "#BBBBBB"
-ANSWERS = 4  # columns of answers of one picture
-WIDTH, DPI = 1.6, 200  # of a column in inches
+WIDTH = 1.6  # of a column in inches
 _STRENGTH = 0.65  # of colours over the image
 _LEAST_SHARE = 0.004  # of a picture that an area needs for a number
-STYLE: dict[Any, Any] = {"font.size": 7, "font.family": "DejaVu Sans", "text.parse_math": False, "pdf.fonttype": 42}
 
 
 @dataclass(frozen=True)
@@ -49,24 +41,14 @@ def draw_overlays(overlays: Sequence[Overlay], classes: Sequence[str], stem: Pat
     Args:
         overlays: at least one.
         classes: names.
-        stem: path of the files without ending, "-part-N" where there are more than ANSWERS answers.
+        stem: path of the files without ending, see pictures.write_pages.
         caption: what else to say below.
 
     Returns:
         A PNG and a PDF of each picture.
     """
-    names, written = list(overlays[0].answers), []
     shown = _choose_shown(overlays, len(classes))
-    for start in range(0, len(names), ANSWERS):
-        part = f"-part-{start // ANSWERS + 1}" if len(names) > ANSWERS else ""
-        with rc_context(STYLE):
-            figure = _draw_page(overlays, names[start : start + ANSWERS], classes, shown, caption)
-            for ending, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):  # the same bytes
-                buffer = io.BytesIO()
-                figure.savefig(buffer, format=ending, dpi=DPI, metadata=metadata)
-                written.append(stem.with_name(f"{stem.name}{part}.{ending}"))
-                write_atomic(written[-1], buffer.getvalue())
-    return written
+    return write_pages([*overlays[0].answers], stem, lambda names: _draw_page(overlays, names, classes, shown, caption))
 
 
 def _choose_shown(overlays: Sequence[Overlay], count: int) -> list[int]:
@@ -76,8 +58,7 @@ def _choose_shown(overlays: Sequence[Overlay], count: int) -> list[int]:
         areas += np.bincount(overlay.truth[overlay.truth < count], minlength=count) / overlay.truth.size
         for answer in overlay.answers.values():
             areas += 1e-3 * np.bincount(answer.ravel(), minlength=count) / answer.size / len(overlay.answers)
-    order = np.argsort(-areas, kind="stable")[: len(COLOURS)]
-    return [label for label in order.tolist() if areas[label] > 0]
+    return choose_shown(areas)
 
 
 def _draw_page(
@@ -115,7 +96,7 @@ def _draw_panel(axes: Axes, image: np.ndarray, labels: np.ndarray | None, shown:
     grey = image.mean(axis=2, keepdims=True).repeat(3, axis=2) / 255
     for place, label in [*enumerate(shown), (-1, -1)]:
         area = labels == label if place >= 0 else (labels != IGNORED) & ~np.isin(labels, shown)
-        grey[area] = (1 - _STRENGTH) * grey[area] + _STRENGTH * _parse(COLOURS[place] if place >= 0 else OTHER)
+        grey[area] = (1 - _STRENGTH) * grey[area] + _STRENGTH * parse_colour(COLOURS[place] if place >= 0 else OTHER)
     axes.imshow(grey.clip(0, 1), interpolation="antialiased")
     for place, label in enumerate(shown):
         area = labels == label
@@ -157,7 +138,3 @@ def _find_middle(area: np.ndarray) -> tuple[float, float]:
     y, x = np.nonzero(area)
     nearest = ((y - y.mean()) ** 2 + (x - x.mean()) ** 2).argmin()
     return float(y[nearest]), float(x[nearest])
-
-
-def _parse(colour: str) -> np.ndarray:
-    return np.array([int(colour[place : place + 2], 16) for place in (1, 3, 5)]) / 255
