@@ -20,7 +20,7 @@ from analysis.main_results import list_main_sheets
 from analysis.published_comparison import list_comparison_sheets
 from analysis.report.overview import describe_rows, list_overview
 from analysis.report.parts import Picture, Plot, Report, Section, Sheet
-from analysis.report.problems import find_problems
+from analysis.report.problems import Problems, find_problems
 from analysis.report.suites import (
     DENSE,
     FIGURED,
@@ -35,6 +35,7 @@ from analysis.scores import list_scores
 from analysis.sources import list_sources
 from analysis.tables import list_foreground_sheets, list_published_sheets, list_robustness_sheets, list_score_sheets
 from pixmim_eval.errors import InputError
+from pixmim_eval.progress import progress
 
 SUGGESTED = "python -m analysis.run ablation {} --recipe RECIPE --data PATH"
 TITLE = "What masked image modeling learns, with and without PixMIM"
@@ -62,21 +63,21 @@ def build_report(rows: pd.DataFrame, pictures: Sequence[Picture] = (), *, column
     """
     problems = find_problems(rows)
     material = Material(problems.kept, columns)
-    overview = list_overview(rows)
-    sections = (
-        _make_section("overview", "What this is of", (), sheets=[*problems.sheets, *overview]),
-        _build_main_results(material),
-        _build_comparison(material),
-        _build_robustness(material),
-        _build_shape_bias(material),
-        _build_foreground(material),
-        _build_scores(material, "dense", "Dense transfer: segmentation and detection", DENSE),
-        _build_scores(material, "scores", "Probes, k-NN, few labels, fine-tuning", list_scored(rows)),
-        _build_epochs(material),
-        _build_ablations(material),
-        _build_pictures(material, pictures),
-        _make_section("published", "Published numbers, as printed", (), sheets=list_published_sheets()),
-    )
+    makers: list[Callable[[], Section]] = [
+        lambda: _build_overview(rows, problems),
+        lambda: _build_main_results(material),
+        lambda: _build_comparison(material),
+        lambda: _build_robustness(material),
+        lambda: _build_shape_bias(material),
+        lambda: _build_foreground(material),
+        lambda: _build_scores(material, "dense", "Dense transfer: segmentation and detection", DENSE),
+        lambda: _build_scores(material, "scores", "Probes, k-NN, few labels, fine-tuning", list_scored(rows)),
+        lambda: _build_epochs(material),
+        lambda: _build_ablations(material),
+        lambda: _build_pictures(material, pictures),
+        lambda: _make_section("published", "Published numbers, as printed", (), sheets=list_published_sheets()),
+    ]
+    sections = tuple(make() for make in progress(makers, description="computing the report", unit="section"))
     return Report(TITLE, describe_rows(rows), sections, rows, problems.sentences)
 
 
@@ -120,6 +121,10 @@ def _make_section(
 ) -> Section:
     tables = tuple(table for sheet in sheets for table in sheet.tables)
     return Section(name, title, tuple(text), tables, tuple(plots), tuple(pictures), tuple(sheets))
+
+
+def _build_overview(rows: pd.DataFrame, problems: Problems) -> Section:
+    return _make_section("overview", "What this is of", (), sheets=[*problems.sheets, *list_overview(rows)])
 
 
 def _build_main_results(material: Material) -> Section:
