@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.report.parts import Picture
+from pixmim_eval.errors import InputError
 
 DRAWN = re.compile(r"(reconstruction|segmentation|detection|foreground)(?:-part-(\d+))?")
 TITLES = {
@@ -26,7 +27,19 @@ def find_pictures(folders: Sequence[Path], rows: pd.DataFrame, others: Sequence[
         folders: as --runs names them.
         rows: ResultRow columns and `folder`, which say what the pictures are of.
         others: PNG files, such as those that pretraining draws.
+
+    Raises:
+        InputError: one of `others` is not there.
     """
+    for path in others:
+        if not path.is_file():
+            raise InputError(
+                "a picture of a report",
+                expected="a PNG file",
+                found="none",
+                where=f"--pictures {path}",
+                fix="Name a file that is there, e.g. reconstruction-0020.png of a pretraining run's folder.",
+            )
     found = []
     for folder in folders:
         for path in sorted((folder / "reports" / "figures").glob("*.png")):

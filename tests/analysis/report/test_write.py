@@ -107,3 +107,15 @@ def test_pictures_of_suites_are_found_and_named_apart(
     ]
     assert "Models: shown." in found[0].caption and "holds no rows of it" in found[1].caption
     assert found[2].title.endswith("(part 2)")
+    given = draw_picture(tmp_path / "pretraining", "reconstruction")
+    (*_, last) = find_pictures([first, second], read_runs([first, second]), [given])
+    assert (last.stem, last.path) == ("picture-reconstruction-run-3", given) and "by hand" in last.caption
+
+
+def test_a_picture_that_is_not_there_is_bad_input_before_anything_is_written(
+    write_run: Write, make_row: Callable[..., ResultRow], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run = write_run([make_row("clean", 0.1)])
+    missing = ["--pictures", str(tmp_path / "none.png")]
+    assert main(["report", "--runs", str(run), *missing, "--out", str(tmp_path / "out")]) == 2
+    assert "none.png" in capsys.readouterr().err and not (tmp_path / "out").exists()
