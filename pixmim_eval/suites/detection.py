@@ -166,8 +166,8 @@ def choose_recipe(model: Model, config: SuiteConfig) -> DetectionRecipe:
 
 
 def check_sets(config: SuiteConfig) -> None:
-    """Say what is wrong with the annotations, on stderr, and raise InputError where train is val or has other classes,
-    or where no object is left in either."""
+    """Say what is wrong with the annotations, on stderr, and raise InputError where train is val, has other classes or
+    lacks the masks that val has, or where no object is left in either."""
     val, train = get_set(config, "val"), get_set(config, "train")
     found = ""
     if val.digest == train.digest:
@@ -176,10 +176,12 @@ def check_sets(config: SuiteConfig) -> None:
         strange = sorted({*val.classes} ^ {*train.classes})
         found = f"{len(val.classes)} classes in val, {len(train.classes)} in train"
         found += f", e.g. {', '.join(strange[:3])} in one" if strange else ", in another order"
+    elif val.with_masks and not train.with_masks:
+        found = f"masks in {val.name}, and none in {train.name} to learn from"
     if found:
         raise InputError(
             "data for detection",
-            expected="other images in train than in val, of the same classes",
+            expected="other images in train than in val, of the same classes, with masks where val has some",
             found=found,
             where="--data val= and train=",
             fix="Name two parts of one data set: --data val=instances_val2017.json train=instances_train2017.json.",

@@ -248,6 +248,9 @@ def test_sets_that_do_not_fit_are_errors(config: SuiteConfig, tmp_path: Path) ->
     other = replace(config.files["train"], classes=("a", "b", "d"))  # type: ignore[type-var]
     with pytest.raises(InputError, match="c, d"):
         Detection().conditions(replace(config, files={"val": val, "train": other}))
+    boxes = replace(config.files["train"], with_masks=False)  # type: ignore[type-var]
+    with pytest.raises(InputError, match="none in instances_train"):
+        Detection().conditions(replace(config, files={"val": val, "train": boxes}))
     crowd = replace(val, crowd=np.ones_like(val.crowd))  # type: ignore[attr-defined,type-var]
     with pytest.raises(InputError, match="not a crowd"):
         Detection().conditions(replace(config, files={"val": crowd, "train": config.files["train"]}))
