@@ -13,8 +13,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from analysis.ablation_arms import CROPS
 from analysis.ablation_tables import TITLES, name_value
-from analysis.ablations import CROPS, Ablation, ArmPanel, ArmPoint, find_base
+from analysis.ablations import Ablation, ArmPanel, ArmPoint, find_base
 from analysis.captions import list_counts
 from analysis.columns import find_direction
 from analysis.layout import (

@@ -115,9 +115,8 @@ def _list_notes(ablation: Ablation, panel: ArmPanel, differences: Sequence[ArmDi
     if any(found.interval == FROM_INTERVALS for found in differences):
         notes.append("Without p: from the two intervals, as if of other images, which is conservative.")
     if ablation.left_out:
-        notes.append(
-            f"Left out: {ablation.left_out} models of other epochs, sizes or radii, or with no others beside them."
-        )
+        others = "other epochs, sizes or radii, the same trained again, or alone in their family"
+        notes.append(f"Left out: {ablation.left_out} models ({others}).")
     return notes
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,25 +9,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.groups import describe_settings, parse_protocol, split_protocol
-from analysis.report.suites import DENSE, MAIN_METRICS, SCORED
+from analysis.ablation_arms import CROPS, METHODS, find_arms
+from analysis.groups import describe_settings, parse_protocol
 from analysis.sources import read_estimate
 from analysis.subjects import Subject
 from pixmim_eval.errors import InputError
 from pixmim_eval.types import Estimate
 
 NAMES = ("bandwidth", "crop", "components")
-CROPS = ("rrc", "src", "cc")
-_METHODS = {"mae": "MAE", "lsmae": "LSMAE", "convmae": "ConvMAE", "deit3": "DeiT III"}
 _TARGETS = {"normalised": "all frequencies", "pixels": "plain pixels", "lowfreq": "low frequencies", "": ""}
 _SETTING = ["suite", "metric", "procedure", "subset", "dataset", "dataset_digest", "condition"]
-# Apart from the method: what is the same in all arms of one family.
-_FIXED = {
-    "bandwidth": ("image_size", "crop", "seed", "others"),
-    "crop": ("image_size", "target", "radius", "seed", "others"),
-    "components": ("image_size", "seed", "others"),
-}
-_LEAST = {"bandwidth": 2, "crop": 2, "components": 3}  # arms of a family, without the plain target in "bandwidth"
 
 
 @dataclass(frozen=True)
@@ -109,7 +99,8 @@ def read_ablation(rows: pd.DataFrame, name: str) -> Ablation | None:
     """Finds the arms of an ablation in rows of any number of runs, by what each row says of its model's pretraining.
 
     Arms of one family differ in what the ablation varies and in nothing else: not in method, image size, seed, or any
-    other setting. Of several epochs the one with the most arms counts, the latest of them.
+    other setting. Of several epochs the one with the most arms counts, the latest of them; of models that were trained
+    alike, the one that was measured last.
 
     Args:
         rows: ResultRow columns; `hits` for paired differences (attach_hits).
@@ -120,21 +111,13 @@ def read_ablation(rows: pd.DataFrame, name: str) -> Ablation | None:
         None where there are no such arms.
 
     Raises:
-        InputError: two models with one pretraining, and different values of one number.
+        InputError: different values of one number of one model.
     """
-    found = _find_arms(_select_metrics(rows))
-    if found.empty or (name == "crop" and "cc" not in set(found["crop"]) and read_ablation(rows, "components")):
+    found, left_out = find_arms(rows, name)
+    if found.empty or (
+        name == "crop" and "cc" not in set(found["crop"]) and not find_arms(rows, "components")[0].empty
+    ):
         return None  # the components tell RRC and SRC apart already
-    if name == "components":
-        found = found[found["crop"].isin(("rrc", "src")) & found["target"].isin(("normalised", "lowfreq"))]
-        found = _keep_most(found, ["family_method", *_FIXED["components"]], "radius")
-    found = found.assign(family=_name_families(found, name))
-    models = found["weights_digest"].nunique()
-    found = _keep_families(_keep_most(found, ["family"], "epoch"), name)
-    if name == "bandwidth" and not found.empty:
-        found = _keep_most(found, [], "image_size")
-    if found.empty:
-        return None
     keys = list(dict.fromkeys(found.sort_values(["family_order"], kind="stable")["family"]))
     panels = _cut_panels(found.assign(family=found["family"].map({key: place for place, key in enumerate(keys)})), name)
     firsts = [found[found["family"] == key].iloc[0] for key in keys]
@@ -144,7 +127,7 @@ def read_ablation(rows: pd.DataFrame, name: str) -> Ablation | None:
         tuple(int(first["image_size"]) for first in firsts),
         tuple(_find_ceiling(found[found["family"] == key]) for key in keys),
         tuple(panels),
-        int(models - found["weights_digest"].nunique()),
+        left_out,
     )
 
 
@@ -167,75 +150,6 @@ def label_arm(arm: Arm, name: str) -> str:
     return f"{low or _TARGETS[arm.target]}, {arm.crop.upper()}"
 
 
-def _select_metrics(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of each suite's main metric: for robustness the mean over corruptions, else the clean images."""
-    parts = []
-    for suite in sorted(MAIN_METRICS, key=lambda suite: suite not in (*SCORED, *DENSE)):
-        patterns = MAIN_METRICS[suite]
-        own = rows[rows["suite"] == suite]
-        metrics = sorted(own["metric"].unique())
-        known = [metric for pattern in patterns for metric in metrics if re.fullmatch(pattern, metric)]
-        if known:
-            own = own[own["metric"] == known[0]]
-            parts.append(own[own["condition"] == "clean"] if "clean" in set(own["condition"]) else own)
-    return pd.concat(parts) if parts else rows.iloc[:0]
-
-
-def _find_arms(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of models that say how they were pretrained: crop, data_side, image_size, target, radius, seed and
-    others, "" or NaN where they have none; `family_method`, the method without its parts; `procedure`."""
-    told = {text: parse_protocol(text) for text in rows["pretraining"].unique()}
-    known = [text for text, values in told.items() if values.get("crop") in CROPS and "image_size" in values]
-    rows = rows[rows["pretraining"].isin(known)]
-    columns: dict[str, Any] = {
-        key: rows["pretraining"].map(lambda text, key=key: told[text].get(key, ""))
-        for key in ("crop", "data_side", "image_size", "target", "seed", "others")
-    }
-    protocols = {text: split_protocol(text)[0] for text in rows["protocol"].unique()}
-    return rows.assign(
-        **columns,
-        radius=rows["pretraining"].map(lambda text: float(told[text].get("radius", "nan"))),
-        family_method=rows["method"].map(lambda method: method.removeprefix("pixmim-").split("+")[0]),
-        procedure=rows["protocol"].map(protocols),
-    )
-
-
-def _keep_most(rows: pd.DataFrame, within: list[str], column: str) -> pd.DataFrame:
-    """Of each set of rows those with the value of a column that most models have, the greatest where several do; rows
-    without a value stay."""
-    kept = []
-    parts: Any = rows.groupby(within, sort=False, dropna=False) if within else [((), rows)]
-    for _, part in parts:
-        counts = part.groupby(column)["weights_digest"].nunique()
-        if counts.empty:
-            kept.append(part)
-            continue
-        best = max(counts[counts == counts.max()].index, key=float)
-        kept.append(part[(part[column] == best) | part[column].isna()])
-    return pd.concat(kept) if kept else rows
-
-
-def _name_families(rows: pd.DataFrame, name: str) -> list[str]:
-    columns = (rows[key].astype(str) for key in ("family_method", *_FIXED[name]))
-    return [repr(values) for values in zip(*columns, strict=True)]
-
-
-def _keep_families(rows: pd.DataFrame, name: str) -> pd.DataFrame:
-    """The families that have enough arms, numbered by method in their usual order."""
-    kept = []
-    for _, part in rows.groupby("family", sort=False):
-        filtered = part[part["target"] == "lowfreq"]
-        arms = filtered["radius"] if name == "bandwidth" else part["crop"]
-        if name == "components":
-            arms = part["crop"] + part["target"]
-        if arms.nunique() >= _LEAST[name]:
-            method = str(part["family_method"].iloc[0])
-            order = [*_METHODS].index(method) if method in _METHODS else len(_METHODS)
-            used = part if name != "bandwidth" else part[part["target"].isin(("lowfreq", "normalised"))]
-            kept.append(used.assign(family_order=order))
-    return pd.concat(kept) if kept else rows.iloc[:0]
-
-
 def _find_ceiling(rows: pd.DataFrame) -> float:
     """Half the short side of a family's training images, and no more than half of what was trained on."""
     sides = [int(side) for side in rows["data_side"].unique() if side]
@@ -249,7 +163,7 @@ def _label_families(firsts: Sequence[pd.Series], name: str) -> tuple[str, ...]:
         target = _TARGETS[first["target"]] if name == "crop" else ""
         crop = first["crop"].upper() if name == "bandwidth" else ""
         told = (crop, target, f"{first['image_size']} px", f"seed {first['seed']}", f"settings {first['others'][:4]}")
-        details.append((_METHODS.get(first["family_method"], first["family_method"]), *told))
+        details.append((METHODS.get(first["family_method"], first["family_method"]), *told))
     labels = []
     for detail in details:
         same = [other for other in details if other[0] == detail[0]]
@@ -296,11 +210,11 @@ def _list_points(rows: pd.DataFrame, name: str) -> tuple[ArmPoint, ...]:
         known = points.get((subject.family, arm))
         if known:
             raise InputError(
-                "models of one arm of an ablation",
+                "result rows of one arm of an ablation",
                 expected="one value of each number",
-                found=", ".join(f"{one.model} (weights {one.weights_digest[:6]})" for one in (known.subject, subject)),
-                where=f"{name}, {row.suite}, {row.metric}: {label_arm(arm, name)}",
-                fix="Name the run folders of one ablation alone with --runs.",
+                found=f"{known.estimate.value:.4f} and {row.value:.4f}",
+                where=f"{name}, {row.suite}, {row.metric}: {label_arm(arm, name)} ({row.model})",
+                fix="Name one run folder of each arm with --runs.",
             )
         hits = getattr(row, "hits", None)
         points[subject.family, arm] = ArmPoint(arm, subject.family, read_estimate(row), hits, subject)

@@ -59,6 +59,14 @@ def test_what_does_not_say_how_it_was_pretrained_is_no_arm(name: str) -> None:
     assert read_ablation(frame_arms(ALL[name]()).iloc[:0], name) is None
 
 
+@pytest.mark.parametrize(
+    "text", ["crop=src;image_size=x", "crop=<b>;image_size=64", "crop=src;image_size=64;radius=inf"]
+)
+def test_pretraining_in_no_words_of_ours_is_no_arm(text: str) -> None:
+    strange = [(replace(row, pretraining=wrong, weights_digest="f" * 16), hits) for row, hits in build_crops()[:1]]
+    assert list_arms(read(build_bandwidth() + strange, "bandwidth")) == list_arms(read(build_bandwidth(), "bandwidth"))
+
+
 def test_names_of_models_do_not_matter() -> None:
     renamed = [(replace(row, model=f"r99 {number}"), hits) for number, (row, hits) in enumerate(build_bandwidth())]
     assert list_arms(read(renamed, "bandwidth")) == list_arms(read(build_bandwidth(), "bandwidth"))
@@ -99,10 +107,18 @@ def test_what_may_not_be_compared_stands_in_panels_of_its_own() -> None:
     ]
 
 
-def test_two_models_with_one_pretraining_are_named_and_not_averaged() -> None:
-    again = build_arm(0.7, "mae", describe("rrc", "normalised"), run="second")
-    with pytest.raises(InputError, match=r"one arm of an ablation: .*found mae-40 \(weights .*mae-40 \(weights"):
-        read_ablation(frame_arms(build_components() + again), "components")
+@pytest.mark.parametrize("first", [True, False])
+def test_of_two_models_trained_alike_the_last_counts_and_nothing_is_averaged(first: bool) -> None:
+    again = build_arm(0.7, "mae", describe("rrc", "normalised"), run="second", time="2030-01-01T00:00:00")
+    found = read(again + build_components() if first else build_components() + again, "components")
+    assert found.panels[0].points[0].estimate.value == 0.7
+    assert len(found.panels[0].points) == 4 and found.left_out == 1
+
+
+def test_two_values_of_one_number_are_named_and_not_averaged() -> None:
+    changed = [(replace(row, value=0.3, low=0.2), hits) for row, hits in build_components()]
+    with pytest.raises(InputError, match=r"one arm of an ablation: .*found 0.5000 and 0.3000"):
+        read_ablation(frame_arms(build_components() + changed), "components")
 
 
 def test_a_number_measured_twice_is_one() -> None:
