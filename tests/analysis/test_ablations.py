@@ -63,7 +63,7 @@ def test_what_does_not_say_how_it_was_pretrained_is_no_arm(name: str) -> None:
     "text", ["crop=src;image_size=x", "crop=<b>;image_size=64", "crop=src;image_size=64;radius=inf"]
 )
 def test_pretraining_in_no_words_of_ours_is_no_arm(text: str) -> None:
-    strange = [(replace(row, pretraining=wrong, weights_digest="f" * 16), hits) for row, hits in build_crops()[:1]]
+    strange = [(replace(row, pretraining=text, weights_digest="f" * 16), hits) for row, hits in build_crops()[:1]]
     assert list_arms(read(build_bandwidth() + strange, "bandwidth")) == list_arms(read(build_bandwidth(), "bandwidth"))
 
 
