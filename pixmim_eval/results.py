@@ -48,8 +48,8 @@ def hash_parts(*parts: object) -> str:
 
 
 def format_protocol(**settings: str | int | float) -> str:
-    """ "key=value;key=value", sorted by key, as ResultRow.protocol wants it."""
-    return ";".join(f"{key}={settings[key]}" for key in sorted(settings))
+    """ "key=value;key=value", sorted by key, as ResultRow.protocol wants it; a ";" in a value becomes a ","."""
+    return ";".join(f"{key}={str(settings[key]).replace(';', ',')}" for key in sorted(settings))
 
 
 def name_subset(data: Manifest | FileSet, limit: int | None) -> str:

@@ -252,3 +252,8 @@ def test_a_schema_that_is_not_known_is_named(tmp_path: Path, schema: object) -> 
     file.write_text(json.dumps(json.loads(file.read_bytes()) | {"schema": schema}))
     with pytest.raises(InputError, match=f"schema of a file of result rows: .*{schema!r}.*{file.name}"):
         read_rows(tmp_path)
+
+
+def test_a_protocol_with_a_semicolon_in_a_name_can_be_read_again() -> None:
+    text = format_protocol(head_data="my;data@0123", pooling="a=b")
+    assert dict(piece.split("=", 1) for piece in text.split(";")) == {"head_data": "my,data@0123", "pooling": "a=b"}

@@ -14,6 +14,7 @@ from analysis.groups import split_protocol
 from analysis.report.parts import Sheet
 from analysis.shape_bias import PEOPLE, TRIALS
 from analysis.sources import list_sources, read_estimate
+from pixmim_eval.errors import InputError
 from pixmim_eval.types import Estimate
 
 MEASUREMENT = ["weights_digest", "suite", "dataset_digest", "subset", "condition", "procedure", "metric", "seed"]
@@ -46,18 +47,20 @@ def find_problems(rows: pd.DataFrame) -> Problems:
 
     Two rows contradict each other where the same weights were measured in the same way on the same data and the numbers
     differ. None of them is right by itself, so that none is taken and nothing is averaged: of one run, neither stands
-    in a table or figure; of several runs, both do, each as a model of its run.
+    in a table or figure; of several runs, or under several names of a model, both do, each as a model of its own.
 
     Args:
         rows: ResultRow columns and `source`; `folder` too where the run folders are known.
     """
-    rows = _prepare(rows)
+    unreadable = _list_unreadable(rows)
+    rows = _prepare(rows[~rows["protocol"].isin(unreadable)])
     contradictory = _differ(rows, MEASUREMENT)
     clashing = _differ(rows, _PLACE)
     kept = rows[~clashing]
     kept = kept.assign(run=_tell_runs(kept, rows[contradictory & ~clashing]))
     found = rows[contradictory].assign(shown=np.where(clashing[contradictory], NOWHERE, BESIDE))
     sentences = (
+        *(f"Rows whose protocol cannot be read stand in no table or figure: {protocol}" for protocol in unreadable),
         *_describe_contradictions(found),
         *_describe_data(rows),
         *_describe_versions(rows),
@@ -65,6 +68,17 @@ def find_problems(rows: pd.DataFrame) -> Problems:
     )
     sheets = (Sheet("contradictions", (_build_table(found),), _tabulate(found)),) if len(found) else ()
     return Problems(kept.drop(columns=["procedure", "place"]), sentences, sheets)
+
+
+def _list_unreadable(rows: pd.DataFrame) -> list[str]:
+    """Protocols that are not "key=value;key=value"."""
+    found = []
+    for protocol in rows["protocol"].unique():
+        try:
+            split_protocol(protocol)
+        except InputError:
+            found.append(protocol)
+    return found
 
 
 def _prepare(rows: pd.DataFrame) -> pd.DataFrame:
@@ -108,7 +122,7 @@ def _describe_contradictions(found: pd.DataFrame) -> list[str]:
     sentences = []
     for shown, ending in (
         (NOWHERE, "of one run and stand in no table or figure"),
-        (BESIDE, "of several runs and stand side by side, each as a model of its run; none is averaged"),
+        (BESIDE, "of several runs, or names of a model, and stand side by side, each as a model of its own"),
     ):
         rows = found[found["shown"] == shown]
         count = len(rows[MEASUREMENT].drop_duplicates())
@@ -173,7 +187,8 @@ def _build_table(found: pd.DataFrame) -> Table:
     notes = [
         "Rows below each other with one model, suite, data, condition and metric are of the same weights, data (by"
         " content), images, protocol and seed, and yet differ in value, interval or n.",
-        f"Shown {NOWHERE}: they are of one run, so that no table can tell them apart. Shown {BESIDE}: of several runs.",
+        f"Shown {NOWHERE}: they are of one run, so that no table can tell them apart. Shown {BESIDE}: of several"
+        " runs, or names of a model.",
     ]
     if len(body) < len(found):
         notes.append(f"{len(found) - len(body):,} more rows, which differ less, stand in the CSV.")

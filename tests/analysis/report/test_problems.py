@@ -161,6 +161,20 @@ def test_a_report_of_rows_that_all_contradict_each_other_is_still_made() -> None
     assert len(report.rows) == 2 * len(rows)
 
 
+def test_a_protocol_that_cannot_be_read_is_named_and_left_out() -> None:
+    rows = [build_row("clean", 0.5), build_row("clean", 0.6, protocol="head=own;<b>;c=d")]
+    report = build_report(frame_rows(rows))
+    assert any("head=own;<b>;c=d" in text for text in report.problems)
+    assert list_sources(report) == {0}
+
+
+def test_one_run_that_gives_the_same_weights_two_names_shows_both() -> None:
+    row = build_row("clean", 0.5)
+    report = build_report(frame_rows([row, replace(row, model="second", value=0.6)]))
+    assert list_sources(report) == {0, 1}
+    assert "side by side" in report.problems[0]
+
+
 def test_problems_leave_the_rows_as_they_are() -> None:
     rows = frame_rows([build_row("clean", 0.5), build_row("clean", 0.6)])
     before = rows.copy()
