@@ -38,8 +38,8 @@ def list_runs(rows: pd.DataFrame) -> pd.DataFrame:
             "rows": len(part),
             "suites": ", ".join(dict.fromkeys(part["suite"])),
             "models": part["weights_digest"].nunique(),
-            "first (UTC)": _shorten(part["time"].min()),
-            "last (UTC)": _shorten(part["time"].max()),
+            "first (UTC)": format_time(part["time"].min()),
+            "last (UTC)": format_time(part["time"].max()),
             "without a command": int((part["command"] == "").sum()),
         }
         for name, part in parts
@@ -114,7 +114,7 @@ def describe_rows(rows: pd.DataFrame) -> tuple[str, ...]:
     )
 
 
-def _shorten(time: str) -> str:
+def format_time(time: str) -> str:
     """A time to the minute, "2026-01-02 03:04"; times of rows are UTC."""
     return time[:16].replace("T", " ")
 

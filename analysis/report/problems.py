@@ -11,6 +11,7 @@ import pandas as pd
 from analysis.captions import format_interval
 from analysis.formats import Cell, Table
 from analysis.groups import split_protocol
+from analysis.report.overview import format_time
 from analysis.report.parts import Sheet
 from analysis.shape_bias import PEOPLE, TRIALS
 from analysis.sources import list_sources, read_estimate
@@ -212,7 +213,7 @@ def _list_cells(row: Any) -> tuple[Cell, ...]:
     estimate: Estimate = read_estimate(row)
     sources = list_sources(estimate)
     number = Cell(format_interval(estimate), sources=sources)
-    texts = (row.shown, row.time, row.folder or row.run, row.command or "unknown")
+    texts = (row.shown, format_time(row.time), row.folder or row.run, row.command or "unknown")
     named = (row.model, row.suite, row.dataset, row.condition, row.metric)
     return (*map(Cell, named), number, Cell(f"{row.n:,}", sources=sources), *map(Cell, texts))
 

@@ -57,7 +57,7 @@ def test_contradictions_of_one_run_stand_in_no_table_and_both_are_listed() -> No
         (rows[2].condition, "12.3"),
     ]
     assert [line[table.head.index("shown")] for line in body] == [NOWHERE] * 2
-    assert [line[table.head.index("time")] for line in body] == [rows[2].time, again.time]
+    assert [line[table.head.index("time (UTC)")] for line in body] == ["2025-01-01 00:00", "2026-02-03 04:05"]
     assert [line[table.head.index("command")] for line in body] == [rows[2].command, again.command]
     assert [line[place].sources for line in table.rows] == [(2,), (len(rows),)]
     assert not list_sources(report) & {2, len(rows)}
