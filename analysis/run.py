@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
             return run_ablation(arguments, words)
         rows = read_runs(arguments.runs)
         if arguments.command == "report":
-            pictures = find_pictures(arguments.runs, rows, arguments.pictures)
+            pictures = find_pictures(rows, arguments.pictures)
             written = write_report(build_report(number_rows(rows), pictures), arguments.out)
         elif arguments.command == "figures":
             written = write_figures(rows, arguments.out, columns=arguments.columns)

@@ -20,12 +20,11 @@ TITLES = {
 }
 
 
-def find_pictures(folders: Sequence[Path], rows: pd.DataFrame, others: Sequence[Path] = ()) -> list[Picture]:
+def find_pictures(rows: pd.DataFrame, others: Sequence[Path] = ()) -> list[Picture]:
     """The pictures in DIR/reports/figures of run folders, by suite, and others after them.
 
     Args:
-        folders: as --runs names them.
-        rows: ResultRow columns and `folder`, which say what the pictures are of.
+        rows: ResultRow columns, which say what the pictures are of, and `folder`, where to look for them.
         others: PNG files, such as those that pretraining draws.
 
     Raises:
@@ -41,7 +40,7 @@ def find_pictures(folders: Sequence[Path], rows: pd.DataFrame, others: Sequence[
                 fix="Name a file that is there, e.g. reconstruction-0020.png of a pretraining run's folder.",
             )
     found = []
-    for folder in folders:
+    for folder in map(Path, dict.fromkeys(rows["folder"])):
         for path in sorted((folder / "reports" / "figures").glob("*.png")):
             if match := DRAWN.fullmatch(path.stem):
                 own = rows[(rows["folder"] == str(folder)) & (rows["suite"] == match[1])]

@@ -202,7 +202,7 @@ def _build_table(found: pd.DataFrame) -> Table:
         "value [95 % interval]",
         "n",
         "shown",
-        "time",
+        "time (UTC)",
         "run",
         "command",
     )

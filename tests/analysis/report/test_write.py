@@ -99,7 +99,7 @@ def test_pictures_of_suites_are_found_and_named_apart(
     for folder, name in ((first, "reconstruction"), (second, "reconstruction"), (second, "detection-part-2")):
         draw_picture(folder, name)
     draw_picture(first, "foreground-overlap")  # a figure of rows, which the report draws itself
-    found = find_pictures([first, second], read_runs([first, second]))
+    found = find_pictures(read_runs([first, second]))
     assert [picture.stem for picture in found] == [
         "picture-reconstruction-run-1",
         "picture-reconstruction-run-2",
@@ -108,7 +108,7 @@ def test_pictures_of_suites_are_found_and_named_apart(
     assert "Models: shown." in found[0].caption and "holds no rows of it" in found[1].caption
     assert found[2].title.endswith("(part 2)")
     given = draw_picture(tmp_path / "pretraining", "reconstruction")
-    (*_, last) = find_pictures([first, second], read_runs([first, second]), [given])
+    (*_, last) = find_pictures(read_runs([first, second]), [given])
     assert (last.stem, last.path) == ("picture-reconstruction-run-3", given) and "by hand" in last.caption
 
 
