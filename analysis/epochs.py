@@ -94,8 +94,8 @@ def read_curves(rows: pd.DataFrame, name: str, condition: str | None = None, ove
         rows: as attach_hits gives.
         name: "SUITE/METRIC", e.g. "linear_probe/top1".
         condition: e.g. "clean"; None for "clean" where the metric has it, else for all conditions, a panel each.
-        over: what the horizontal axis is: "epoch", or "radius" of PixMIM's low-pass filter (the protocol's `radius`,
-            else "r40" as a word of the model's name).
+        over: what the horizontal axis is: "epoch", or "radius" of PixMIM's low-pass filter (what the row says of the
+            pretraining, else the protocol's `radius`, else "r40" as a word of the model's name).
 
     Raises:
         InputError: no such metric or condition; no row has a place on the axis; two values for one place of a line.
@@ -106,7 +106,7 @@ def read_curves(rows: pd.DataFrame, name: str, condition: str | None = None, ove
     kept = placed[placed["place"].notna()]
     if kept.empty:
         examples = ", ".join(sorted({*found["model"]})[:3])
-        where = "an epoch" if over == "epoch" else "a radius (in the protocol, or r40 in its name)"
+        where = "an epoch" if over == "epoch" else "a radius (in its checkpoint, the protocol, or r40 in its name)"
         raise InputError(
             "models",
             expected=f"at least one with {where}",
@@ -154,10 +154,10 @@ def _find_places(rows: pd.DataFrame, over: Over) -> pd.Series:
     if over == "epoch":
         return rows["epoch"].astype("Float64").astype(float)
     places = []
-    for protocol, model in zip(rows["protocol"], rows["model"], strict=True):
+    for pretraining, protocol, model in zip(rows["pretraining"], rows["protocol"], rows["model"], strict=True):
         word = re.search(r"(?<![A-Za-z0-9.])r(\d+(?:\.\d+)?)(?![A-Za-z0-9])", model)
-        text = parse_protocol(protocol).get("radius") or (word[1] if word else "nan")
-        places.append(float(text))
+        told = parse_protocol(pretraining).get("radius") or parse_protocol(protocol).get("radius")
+        places.append(float(told or (word[1] if word else "nan")))
     return pd.Series(places, index=rows.index)
 
 

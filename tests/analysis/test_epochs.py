@@ -145,13 +145,14 @@ def test_an_unknown_metric_or_condition_lists_those_there_are(two_methods: list[
         read_curves(frame, "linear_probe/top1", "fog/3")
 
 
-def test_the_axis_may_be_the_radius_of_the_protocol_or_of_the_name() -> None:
+def test_the_axis_may_be_the_radius_of_the_pretraining_the_protocol_or_the_name() -> None:
     models = [build("pixmim-mae", 20, 0.4 + r / 100, model=f"pixmim-mae-20:mae-r{r}/epoch-0020") for r in (10, 5)]
     models.append(build("pixmim-mae", 20, 0.6, protocol=f"radius=2.5;{PROBE}", model="third"))
     models.append(build("mae", 20, 0.5))
+    models.append(build("pixmim-mae", 20, 0.7, model="r99", pretraining="crop=src;radius=7.5;target=lowfreq"))
     curves = read_curves(frame_outcomes(*models), "linear_probe/top1", over="radius")
     (panel,) = curves.panels
-    assert [point.place for point in panel.lines[0].points] == [2.5, 5, 10]
+    assert [point.place for point in panel.lines[0].points] == [2.5, 5, 7.5, 10]
     assert curves.left_out == 1
 
 
