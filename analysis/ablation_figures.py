@@ -119,7 +119,7 @@ def write_caption(ablation: Ablation, panels: Sequence[ArmPanel], ceiling: float
     points = [point for panel in panels for point in panel.points]
     sizes = " and ".join(f"{size} px" for size in sorted({*ablation.image_sizes}))
     epochs = sorted({point.subject.epoch for point in points if point.subject.epoch is not None})
-    trained = f", {list_counts(epochs)} epochs" if epochs else ""
+    trained = f", {list_counts(epochs)} epoch{'s' if epochs != [1] else ''}" if epochs else ""
     pieces = [
         f"{TITLES[ablation.name]}. Data: {sets}; n = {list_counts(point.estimate.n for point in points)}.",
         f"Pretrained at {sizes}{trained}; the arms of a line differ in nothing else. Whiskers: 95 % intervals.",
