@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from analysis.columns import MEAN_INTERVAL, ROW_INTERVAL, Column
 from analysis.differences import Difference
-from analysis.statistics import Robustness
+from analysis.robustness.statistics import Robustness
 from pixmim_eval.types import Estimate
 
 SEVERITY_MEANS = "A corruption’s value and bounds are means over severities 1–5 (conservative: they share images)."

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.columns import SEVERITIES, group_corruptions
+from analysis.robustness.statistics import Robustness, describe_estimate, describe_subject
 from analysis.sources import make_estimate, read_estimate
-from analysis.statistics import Robustness, describe_estimate, describe_subject
 from analysis.subjects import IDENTITY, Subject
 from pixmim_eval.errors import InputError
 from pixmim_eval.metrics.corruption_error import ALEXNET_ERRORS, name_mean_error

@@ -11,21 +11,21 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.bars import MAX_MODELS, draw_robustness
-from analysis.cells import build_maps, choose_scales
-from analysis.curves import draw_curves, plan_curves
 from analysis.differences import compare_cells
-from analysis.foreground import list_foreground
-from analysis.foreground_figures import draw_against_probe, draw_overlap
+from analysis.foreground.figures import draw_against_probe, draw_overlap
+from analysis.foreground.numbers import list_foreground
 from analysis.groups import Group, split_groups
-from analysis.heatmap import MODELS, PAIRS, ROWS, draw_heatmaps
 from analysis.layout import STYLE, wrap_items
 from analysis.report.parts import Plot
-from analysis.shape_bias import ShapeBias, list_shape_bias
-from analysis.shape_bias_figures import draw_against_accuracy, draw_bias
-from analysis.shape_bias_matrix import draw_consistency
+from analysis.robustness.bars import MAX_MODELS, draw_robustness
+from analysis.robustness.cells import build_maps, choose_scales
+from analysis.robustness.curves import draw_curves, plan_curves
+from analysis.robustness.heatmap import MODELS, PAIRS, ROWS, draw_heatmaps
+from analysis.robustness.statistics import Robustness, summarise_robustness
+from analysis.shape_bias.figures import draw_against_accuracy, draw_bias
+from analysis.shape_bias.matrix import draw_consistency
+from analysis.shape_bias.numbers import ShapeBias, list_shape_bias
 from analysis.spectrum import draw_spectrum
-from analysis.statistics import Robustness, summarise_robustness
 from analysis.subjects import Subject
 from pixmim_eval.results import write_atomic
 

@@ -13,8 +13,8 @@ from analysis.ablation.arguments import add_ablation
 from analysis.ablation.command import run_ablation
 from analysis.comparison.command import add_compare, compare
 from analysis.differences import attach_hits
-from analysis.epoch_sheets import list_curve_sheets, plot_curves
-from analysis.epochs import EpochCurves, read_curves
+from analysis.epochs.lines import EpochCurves, read_curves
+from analysis.epochs.sheets import list_curve_sheets, plot_curves
 from analysis.figures import save_figure, write_figures
 from analysis.report.build import build_report, number_rows
 from analysis.report.pictures import find_pictures

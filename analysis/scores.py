@@ -11,8 +11,8 @@ from analysis.captions import format_interval, list_counts, name_metric
 from analysis.formats import Cell, Table
 from analysis.groups import Group, split_groups
 from analysis.layout import wrap_items
+from analysis.robustness.statistics import describe_subject
 from analysis.sources import list_sources, read_estimate, suggest_command
-from analysis.statistics import describe_subject
 from analysis.subjects import name_subjects
 from pixmim_eval.types import Estimate
 

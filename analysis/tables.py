@@ -19,17 +19,17 @@ from analysis.captions import (
 )
 from analysis.columns import Column
 from analysis.differences import MAX_PAIRS, Comparison, Difference, compare_models, list_pairs, tabulate_differences
-from analysis.foreground import list_foreground
-from analysis.foreground_table import build_choices, tabulate_overlaps
+from analysis.foreground.numbers import list_foreground
+from analysis.foreground.tables import build_choices, tabulate_overlaps
 from analysis.formats import Cell, Table, to_latex, to_markdown
 from analysis.groups import Group, split_groups
 from analysis.main_results import list_main_sheets
 from analysis.published import NAMES, read_published
-from analysis.published_comparison import list_comparison_sheets
+from analysis.published.comparison import list_comparison_sheets
 from analysis.report.parts import Sheet
+from analysis.robustness.statistics import Robustness, summarise_robustness, tabulate
 from analysis.scores import build_scores, list_scores, tabulate_scores
 from analysis.sources import list_sources, suggest_command
-from analysis.statistics import Robustness, summarise_robustness, tabulate
 from pixmim_eval.results import write_atomic
 from pixmim_eval.types import Estimate
 

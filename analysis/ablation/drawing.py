@@ -8,10 +8,10 @@ import pandas as pd
 from rich.table import Table as Grid
 
 from analysis.ablation.display import open_console
+from analysis.ablation.figures import plot_ablation
+from analysis.ablation.numbers import read_ablation
 from analysis.ablation.plan import Plan
-from analysis.ablation_figures import plot_ablation
-from analysis.ablation_tables import list_ablation_sheets
-from analysis.ablations import read_ablation
+from analysis.ablation.tables import list_ablation_sheets
 from analysis.differences import attach_hits
 from analysis.figures import save_figure
 from analysis.formats import Table

@@ -11,7 +11,7 @@ import pandas as pd
 from analysis.comparison.gaps import Contradiction, Mismatch, Missing, find_contradictions, find_gaps
 from analysis.comparison.names import Checkpoint, find_checkpoint
 from analysis.comparison.pairs import Difference, Measured, Setting, list_differences, read_side
-from analysis.epoch_differences import adjust_holm
+from analysis.epochs.differences import adjust_holm
 from pixmim_eval.errors import InputError
 
 BETTER, WORSE, HIGHER, LOWER, SAME, UNTESTED = "better", "worse", "higher", "lower", "not separable", "not tested"

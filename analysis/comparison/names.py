@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 import pandas as pd
 
 from analysis.comparison.commands import read_inputs
-from analysis.epochs import strip_epoch
+from analysis.epochs.lines import strip_epoch
 from analysis.subjects import clean_name
 from pixmim_eval.errors import InputError
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from analysis.columns import CORRUPTION_GROUPS, SEVERITIES, find_direction, group_corruptions, sort_corruptions
 from analysis.differences import STANDARD, compare_hits, compare_means
-from analysis.epoch_differences import subtract
+from analysis.epochs.differences import subtract
 from analysis.groups import SUMMARY, is_corrupted, parse_protocol, split_protocol
 from analysis.sources import make_estimate, read_estimate
 from pixmim_eval.types import Estimate

@@ -43,7 +43,7 @@ def read_published(name: str) -> pd.DataFrame:
         Columns method, backbone, epochs (Int64, empty where not stated), dataset, metric, value (float64, NaN of what
         is no number, such as a direction or a range), printed (what its source says, with all digits), source,
         confidence, note. Of foreground_overlap, `method` is the crop. main_results and shape_bias have `recipe` too,
-        what a number was made with (a name in read_recipes, or one that analysis.published_protocol explains; "" where
+        what a number was made with (a name in read_recipes, or one that analysis.published.protocol explains; "" where
         it is not known); ablations has `ablation` and `setting`.
     """
     rows = _read(name)

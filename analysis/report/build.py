@@ -9,15 +9,15 @@ from typing import TypeVar
 
 import pandas as pd
 
-from analysis.ablation_figures import plot_ablation
-from analysis.ablation_tables import list_ablation_sheets
-from analysis.ablations import NAMES as ABLATIONS
-from analysis.ablations import Ablation, read_ablation
-from analysis.epoch_sheets import list_curve_sheets, plot_curves
-from analysis.epochs import EpochCurves, read_curves
+from analysis.ablation.figures import plot_ablation
+from analysis.ablation.numbers import NAMES as ABLATIONS
+from analysis.ablation.numbers import Ablation, read_ablation
+from analysis.ablation.tables import list_ablation_sheets
+from analysis.epochs.lines import EpochCurves, read_curves
+from analysis.epochs.sheets import list_curve_sheets, plot_curves
 from analysis.figures import plot_foreground, plot_groups, plot_shape_bias
 from analysis.main_results import list_main_sheets
-from analysis.published_comparison import list_comparison_sheets
+from analysis.published.comparison import list_comparison_sheets
 from analysis.report.overview import describe_rows, list_overview
 from analysis.report.parts import Picture, Plot, Report, Section, Sheet
 from analysis.report.problems import Problems, find_problems

@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.captions import list_counts
 from analysis.formats import Cell, Table
 from analysis.report.parts import Sheet
-from analysis.shape_bias import PEOPLE, TRIALS
+from analysis.shape_bias.numbers import PEOPLE, TRIALS
 
 UNKNOWN = "unknown"
 NO_MODELS = (PEOPLE, TRIALS, "none")  # methods of rows that are of files with answers, or of boxes

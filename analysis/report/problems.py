@@ -13,7 +13,7 @@ from analysis.formats import Cell, Table
 from analysis.groups import split_protocol
 from analysis.report.overview import format_time
 from analysis.report.parts import Sheet
-from analysis.shape_bias import PEOPLE, TRIALS
+from analysis.shape_bias.numbers import PEOPLE, TRIALS
 from analysis.sources import list_sources, read_estimate
 from pixmim_eval.errors import InputError
 from pixmim_eval.types import Estimate

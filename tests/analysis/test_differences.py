@@ -18,7 +18,7 @@ from analysis.differences import (
     tabulate_differences,
 )
 from analysis.groups import split_groups
-from analysis.statistics import Robustness, summarise_robustness
+from analysis.robustness.statistics import Robustness, summarise_robustness
 from analysis.tables import build_differences
 from pixmim_eval.types import ResultRow
 from tests.analysis.rows import FIFTEEN, GROUPS, NINETEEN, Hits, build_outcomes, build_row, frame_outcomes

@@ -20,16 +20,16 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from analysis.bars import draw_robustness
-from analysis.cells import build_maps, choose_scales
 from analysis.columns import CORRUPTION_GROUPS
-from analysis.curves import draw_curves, plan_curves
 from analysis.differences import Comparison, compare_cells
 from analysis.figures import split_pages, split_subjects, write_figures
 from analysis.groups import split_groups
-from analysis.heatmap import draw_heatmaps
 from analysis.layout import STYLE, choose_looks, wrap_items, wrap_label
-from analysis.statistics import Robustness, summarise_robustness
+from analysis.robustness.bars import draw_robustness
+from analysis.robustness.cells import build_maps, choose_scales
+from analysis.robustness.curves import draw_curves, plan_curves
+from analysis.robustness.heatmap import draw_heatmaps
+from analysis.robustness.statistics import Robustness, summarise_robustness
 from pixmim_eval.errors import InputError
 from pixmim_eval.types import ResultRow
 from tests.analysis.rows import build_outcomes, frame_outcomes

@@ -14,19 +14,19 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from analysis.bars import draw_robustness
-from analysis.curves import draw_curves, plan_curves
-from analysis.epoch_curves import draw_epochs
-from analysis.epochs import read_curves
-from analysis.foreground import list_foreground
-from analysis.foreground_figures import draw_against_probe, draw_overlap
+from analysis.epochs.figures import draw_epochs
+from analysis.epochs.lines import read_curves
+from analysis.foreground.figures import draw_against_probe, draw_overlap
+from analysis.foreground.numbers import list_foreground
 from analysis.groups import split_groups
 from analysis.layout import STYLE
 from analysis.report.parts import read_mark
-from analysis.shape_bias import list_shape_bias
-from analysis.shape_bias_figures import draw_against_accuracy, draw_bias
+from analysis.robustness.bars import draw_robustness
+from analysis.robustness.curves import draw_curves, plan_curves
+from analysis.robustness.statistics import summarise_robustness
+from analysis.shape_bias.figures import draw_against_accuracy, draw_bias
+from analysis.shape_bias.numbers import list_shape_bias
 from analysis.spectrum import draw_spectrum
-from analysis.statistics import summarise_robustness
 from pixmim_eval.types import ResultRow
 from tests.analysis.rows import build_model, build_row
 

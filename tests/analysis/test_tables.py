@@ -14,7 +14,7 @@ import pytest
 from analysis.columns import CORRUPTION_GROUPS
 from analysis.formats import Cell, Table, escape_latex, to_latex, to_markdown
 from analysis.groups import split_groups
-from analysis.statistics import summarise_robustness
+from analysis.robustness.statistics import summarise_robustness
 from analysis.tables import build_robustness, write_tables
 from pixmim_eval.types import ResultRow
 from tests.analysis.rows import build_outcomes, frame_outcomes

@@ -12,7 +12,7 @@ from analysis.groups import split_groups
 from analysis.report.build import build_report, number_rows
 from analysis.report.parts import Report
 from analysis.report.problems import BESIDE, NOWHERE, Problems, find_problems
-from analysis.statistics import summarise_robustness
+from analysis.robustness.statistics import summarise_robustness
 from pixmim_eval.types import ResultRow
 from tests.analysis.report.every_suite import build_every_suite, build_foreground, build_people, frame_rows
 from tests.analysis.rows import build_model, build_row

@@ -1,0 +1,1 @@
+"""One metric over pretraining epochs: lines, differences, figures, tables."""

@@ -1,0 +1,1 @@
+"""What crops leave of the object: numbers, figures, table."""

@@ -1,0 +1,1 @@
+"""Shape or texture: numbers, figures, the matrix of answers."""
