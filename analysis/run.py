@@ -121,7 +121,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "--over",
         choices=("epoch", "radius"),
         default="epoch",
-        help="radius: of the low-pass filter, read from the protocol, or from r40 in a model's name (default epoch)",
+        help="radius: of the low-pass filter, by what rows say of pretraining (else r40 in a model's name)",
     )
     comparison = add_compare(commands)
     for command in (figures, curves, comparison):
