@@ -15,9 +15,9 @@ CROPS = ("rrc", "src", "cc")
 METHODS = {"mae": "MAE", "lsmae": "LSMAE", "convmae": "ConvMAE", "deit3": "DeiT III"}
 # Apart from the method: what is the same in all arms of one family.
 _FIXED = {
-    "bandwidth": ("image_size", "crop", "seed", "others"),
-    "crop": ("image_size", "target", "radius", "seed", "others"),
-    "components": ("image_size", "seed", "others"),
+    "bandwidth": ("image_size", "crop", "trained_seed", "others"),
+    "crop": ("image_size", "target", "radius", "trained_seed", "others"),
+    "components": ("image_size", "trained_seed", "others"),
 }
 _LEAST = {"bandwidth": 2, "crop": 2, "components": 3}  # arms of a family, without the plain target in "bandwidth"
 
@@ -30,10 +30,10 @@ def find_arms(rows: pd.DataFrame, name: str) -> tuple[pd.DataFrame, int]:
         name: "bandwidth", "crop" or "components".
 
     Returns:
-        Those of each suite's main metric with the columns crop, data_side, image_size, target, seed, others (text, ""
-        where unknown), radius (NaN where there is none), family_method (the method without its parts), family (a key of
-        what all its arms share), family_order (of families beside each other), procedure (see split_protocol). And how
-        many models that say how they were pretrained are in none of them.
+        Those of each suite's main metric with the columns crop, data_side, image_size, target, others, trained_seed
+        (text, "" where unknown; `seed` is the evaluation's), radius (NaN where there is none), family_method (the
+        method without its parts), family (a key of what all its arms share), family_order (of families beside each
+        other), procedure (see split_protocol). And how many models that say how they were pretrained are in none.
     """
     found = _read_pretraining(_select_metrics(rows))
     models = found["weights_digest"].nunique()
@@ -68,11 +68,12 @@ def _read_pretraining(rows: pd.DataFrame) -> pd.DataFrame:
     rows = rows[rows["pretraining"].isin(known)]
     columns: dict[str, Any] = {
         key: rows["pretraining"].map(lambda text, key=key: told[text].get(key, ""))
-        for key in ("crop", "data_side", "image_size", "target", "seed", "others")
+        for key in ("crop", "data_side", "image_size", "target", "others")
     }
     protocols = {text: split_protocol(text)[0] for text in rows["protocol"].unique()}
     return rows.assign(
         **columns,
+        trained_seed=rows["pretraining"].map(lambda text: told[text].get("seed", "")),
         radius=rows["pretraining"].map(lambda text: float(told[text].get("radius", "nan"))),
         family_method=rows["method"].map(lambda method: method.removeprefix("pixmim-").split("+")[0]),
         procedure=rows["protocol"].map(protocols),

@@ -18,7 +18,7 @@ from pixmim_eval.types import Estimate
 
 NAMES = ("bandwidth", "crop", "components")
 _TARGETS = {"normalised": "all frequencies", "pixels": "plain pixels", "lowfreq": "low frequencies", "": ""}
-_SETTING = ["suite", "metric", "procedure", "subset", "dataset", "dataset_digest", "condition"]
+_SETTING = ["suite", "metric", "procedure", "subset", "dataset", "dataset_digest", "condition", "seed"]
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ class ArmPanel:
 
     Args:
         title: what it shows.
-        setting: its suite, metric, procedure (the protocol less what heads chose), subset, dataset, dataset_digest and
-            condition.
+        setting: its suite, metric, procedure (the protocol less what heads chose), subset, dataset, dataset_digest,
+            condition and seed of the evaluation.
         unit: of the numbers; "fraction" is shown in per cent.
         points: family by family; radii ascend, crops go from RRC to CC, and the base of a family stands first.
     """
@@ -162,7 +162,13 @@ def _label_families(firsts: Sequence[pd.Series], name: str) -> tuple[str, ...]:
     for first in firsts:
         target = _TARGETS[first["target"]] if name == "crop" else ""
         crop = first["crop"].upper() if name == "bandwidth" else ""
-        told = (crop, target, f"{first['image_size']} px", f"seed {first['seed']}", f"settings {first['others'][:4]}")
+        told = (
+            crop,
+            target,
+            f"{first['image_size']} px",
+            f"seed {first['trained_seed']}",
+            f"settings {first['others'][:4]}",
+        )
         details.append((METHODS.get(first["family_method"], first["family_method"]), *told))
     labels = []
     for detail in details:
@@ -195,7 +201,12 @@ def _name_panels(settings: Sequence[dict[str, str]]) -> list[str]:
 
 
 def _describe_setting(setting: dict[str, str]) -> dict[str, str]:
-    plain = {"data": setting["dataset"], "condition": setting["condition"], "subset": setting["subset"]}
+    plain = {
+        "data": setting["dataset"],
+        "condition": setting["condition"],
+        "subset": setting["subset"],
+        "seed": setting["seed"],
+    }
     return {**plain, **parse_protocol(setting["procedure"]), "digest": setting["dataset_digest"]}
 
 

@@ -133,6 +133,7 @@ def tabulate_ablation(ablation: Ablation, differences: Sequence[Sequence[ArmDiff
                 {
                     **describe_subject(point.subject),
                     **panel.setting,
+                    "seed": point.subject.seed,
                     "family": ablation.families[point.family],
                     "target": point.arm.target,
                     "radius": point.arm.radius,

@@ -107,6 +107,20 @@ def test_what_may_not_be_compared_stands_in_panels_of_its_own() -> None:
     ]
 
 
+def test_arms_that_were_evaluated_with_other_seeds_are_not_compared() -> None:
+    rows = build_crops()
+    again = [(replace(row, seed=1, value=row.value - 0.01), hits) for row, hits in rows]
+    found = read(rows + again, "crop")
+    assert [panel.title for panel in found.panels] == ["linear probe, seed=0", "linear probe, seed=1"]
+    mixed = read([(replace(row, seed=place % 2), hits) for place, (row, hits) in enumerate(rows)], "crop")
+    assert all(len({point.subject.seed for point in panel.points}) == 1 for panel in mixed.panels)
+
+
+def test_arms_that_do_not_tell_the_seed_of_their_training_are_arms() -> None:
+    rows = [(replace(row, pretraining=row.pretraining.replace(";seed=0", "")), hits) for row, hits in build_crops()]
+    assert list_arms(read(rows, "crop")) == list_arms(read(build_crops(), "crop"))
+
+
 @pytest.mark.parametrize("first", [True, False])
 def test_of_two_models_trained_alike_the_last_counts_and_nothing_is_averaged(first: bool) -> None:
     again = build_arm(0.7, "mae", describe("rrc", "normalised"), run="second", time="2030-01-01T00:00:00")
