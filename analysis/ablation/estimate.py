@@ -86,15 +86,16 @@ def cut_speeds(speeds: Sequence[float]) -> list[float]:
 
 
 def forecast_arm(plan: Plan, arm: Arm, measured: Measured) -> Forecast:
-    """The time of an arm's missing steps; a started pretraining goes on at the beginning of its epoch."""
+    """The time of an arm's missing steps; a started pretraining loses at most what it did of its epoch."""
     known, unknown = Span(0.0, 0.0), []
     for step in arm.steps:
         if is_done(plan, arm, step):
             continue
         if step.name == PRETRAINING:
-            steps = arm.total_steps - count_steps(arm) // arm.basis.steps * arm.basis.steps
-            images = steps * arm.settings["batch_size"]
-            times = [images / speed for speed in measured.speeds[arm.basis.name]]
+            done, batch = count_steps(arm), arm.settings["batch_size"]
+            again = done % arm.basis.steps
+            images = [(arm.total_steps - done + lost) * batch for lost in (0, again)]
+            times = [count / speed for speed in measured.speeds[arm.basis.name] for count in images]
         else:
             times = measured.seconds.get(step.name, [])
         if times:

@@ -109,7 +109,7 @@ def _do_step(
         return Outcome(arm.name, step, "was done", "", log)
     if blocked or stop.asked:
         return Outcome(arm.name, step, "stopped" if stop.asked else "blocked", "", log)
-    resumed = step.name == PRETRAINING and count_steps(arm) > 0
+    resumed = count_steps(arm) > 0 if step.name == PRETRAINING else log.exists()
     start = time.monotonic()
     code = _run_command(step, log, environment, stop, lock)
     seconds = time.monotonic() - start

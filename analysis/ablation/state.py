@@ -73,7 +73,7 @@ def locate_log(plan: Plan, arm: Arm, step: Step) -> Path:
 
 
 def read_record(plan: Plan, arm: Arm, step: Step) -> Record | None:
-    """What is known of a finished step: "key", "command", "seconds", and whether it was "resumed"."""
+    """What is known of a finished step: "key", "command", "seconds", and whether it was begun before ("resumed")."""
     return _read(_locate_record(plan, arm, step)) or None
 
 

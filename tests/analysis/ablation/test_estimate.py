@@ -40,13 +40,13 @@ def test_the_speed_of_a_part_is_its_images_over_its_seconds() -> None:
     assert len(cut_speeds([1.0] * 1000)) == 10
 
 
-def test_a_started_arm_takes_what_is_left_of_it_from_the_beginning_of_its_epoch(plan: Plan) -> None:
+def test_a_started_arm_takes_what_is_left_of_it_and_at_most_its_epoch_again(plan: Plan) -> None:
     base, target, *_ = plan.arms
     write_log(base, [100.0, 100.0, 25.0, 25.0, 50.0, 50.0])  # 12 steps of 10 images in all, 4 an epoch
     measured = read_measured(plan)
     assert measured.speeds == {"mae-64px": pytest.approx([100.0, 25.0, 50.0])}
     begun, fresh = forecast_arm(plan, base, measured), forecast_arm(plan, target, measured)
-    assert (begun.known.low, begun.known.high) == pytest.approx((80 / 100, 80 / 25))
+    assert (begun.known.low, begun.known.high) == pytest.approx((60 / 100, 80 / 25))
     assert (fresh.known.low, fresh.known.high) == pytest.approx((120 / 100, 120 / 25))
     assert begun.unknown == ("linear_probe", "knn")
 
@@ -65,6 +65,13 @@ def test_finished_steps_tell_of_the_others(plan: Plan, program: Program) -> None
     total = forecast_all(forecasts, 2)  # three arms on two lanes
     assert (total.known.low, total.known.high) == pytest.approx((70.4, 80.0))
     assert format_forecast(total) == "70 s to 80 s"
+
+
+def test_a_suite_that_was_begun_before_tells_nothing_of_its_time(plan: Plan, program: Program) -> None:
+    run_arm(plan, plan.arms[0], {})
+    (plan.out / "steps" / "base-knn.json").unlink()
+    run_arm(plan, plan.arms[0], {})
+    assert set(read_measured(plan).seconds) == {"linear_probe"}
 
 
 def test_arms_take_the_next_free_lane() -> None:
