@@ -22,7 +22,7 @@ VARIANTS = ("cue-conflict", "sketch", "rendition", "hard", "imagenet-a", "imagen
 ROW_INTERVAL = "of the row"
 MEAN_INTERVAL = "mean of the parts' bounds"
 
-_HIGHER = r"(clean_)?top[15](_.+)?|category_accuracy|accuracy_shape|correct_fraction|ood_accuracy|m?iou|[am]?acc"
+_HIGHER = r"(clean_)?top[15](_.+)?|(category_)?accuracy|accuracy_shape|correct_fraction|ood_accuracy|m?iou|[am]?acc"
 _HIGHER += r"|(box_|mask_)?ap(50|75|_small|_medium|_large)?|(observed|error)_consistency_people"
 _LOWER = r"(relative_)?mce_\w+|mean_error_\w+|ece(_\w+)?|loss|mse_\w+|error_power|accuracy_difference_people"
 

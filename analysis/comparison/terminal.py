@@ -38,8 +38,8 @@ def print_comparison(comparison: CheckpointComparison, console: Console) -> None
     for other in comparison.mismatches[:_MOST]:
         say(f"not the same protocol, not compared: {other.suite} (numbers: {other.numbers}): {other.describe()}")
     for lacking in comparison.missing[:_MOST]:
-        conditions = list_examples(lacking.conditions)
-        say(f"{lacking.checkpoint.label} lacks {lacking.suite} ({conditions}; numbers: {lacking.numbers}); run:")
+        numbers = f"{list_examples(lacking.conditions)}; numbers: {lacking.numbers}"
+        say(f"{lacking.checkpoint.label} lacks {lacking.suite} ({numbers}){'; run' if lacking.command else ''}:")
         say(lacking.advise())
     lists = (comparison.contradictions, comparison.mismatches, comparison.missing)
     if more := sum(max(len(found) - _MOST, 0) for found in lists):
