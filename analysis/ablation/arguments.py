@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from analysis.ablation.plan import NAMES
+from analysis.ablation.arms import NAMES
 
 
 def add_ablation(commands: Any) -> None:

@@ -11,6 +11,7 @@ import pandas as pd
 from analysis.groups import parse_protocol, split_protocol
 from analysis.report.suites import DENSE, MAIN_METRICS, SCORED
 
+NAMES = ("bandwidth", "crop", "components")
 CROPS = ("rrc", "src", "cc")
 METHODS = {"mae": "MAE", "lsmae": "LSMAE", "convmae": "ConvMAE", "deit3": "DeiT III"}
 # Apart from the method: what is the same in all arms of one family.
@@ -27,7 +28,7 @@ def find_arms(rows: pd.DataFrame, name: str) -> tuple[pd.DataFrame, int]:
 
     Args:
         rows: ResultRow columns.
-        name: "bandwidth", "crop" or "components".
+        name: one of NAMES.
 
     Returns:
         Those of each suite's main metric with the columns crop, data_side, image_size, target, others, trained_seed

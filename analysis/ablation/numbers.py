@@ -16,7 +16,6 @@ from analysis.subjects import Subject
 from pixmim_eval.errors import InputError
 from pixmim_eval.types import Estimate
 
-NAMES = ("bandwidth", "crop", "components")
 _TARGETS = {"normalised": "all frequencies", "pixels": "plain pixels", "lowfreq": "low frequencies", "": ""}
 _SETTING = ["suite", "metric", "procedure", "subset", "dataset", "dataset_digest", "condition", "seed"]
 
@@ -78,7 +77,7 @@ class Ablation:
     """What the figure and the tables of one ablation show.
 
     Args:
-        name: one of NAMES.
+        name: "bandwidth", "crop" or "components".
         families: what each set of arms has in common that differ in nothing but what is varied, e.g. "MAE, SRC".
         image_sizes: of their training, in pixels; in "bandwidth" all are the same.
         ceilings: cycles per image up to which their training images hold anything: half their short side, where that

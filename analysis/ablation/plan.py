@@ -8,18 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from analysis.ablation.arms import CROPS, METHODS
 from analysis.ablation.basis import Basis
 from analysis.ablation.programs import Command
 from pixmim_eval.errors import InputError
 
-NAMES = ("bandwidth", "crop", "components")
 VARIED = {"bandwidth": ("target", "radius"), "crop": ("crop",), "components": ("target", "crop")}
 PRETRAINING = "pretraining"
 # Published: 40 of the 112 cycles that 224 px hold. The others are fractions of Nyquist around it.
 FRACTIONS = (5 / 112, 10 / 112, 20 / 112, 40 / 112, 80 / 112, 1.0)
 REAL_DETAIL = 128  # pixels of the short side, from which on images hold enough beyond the published radius
-_METHODS = {"mae": "MAE", "lsmae": "LSMAE", "convmae": "ConvMAE", "deit3": "DeiT III"}
-_CROPS = ("rrc", "src", "cc")
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,7 @@ def make_plan(
     """All arms of an ablation with their commands.
 
     Args:
-        name: one of NAMES.
+        name: "bandwidth", "crop" or "components".
         out: its folder.
         bases: the recipe; for "crop", the supervised one too, where it takes part.
         data: of pretraining.
@@ -146,8 +144,8 @@ def _draft_bandwidth(basis: Basis, radii: Sequence[float]) -> list[_Draft]:
 
 def _draft_crop(basis: Basis) -> list[_Draft]:
     method = basis.settings["method"]
-    label = _METHODS.get(method, method)
-    return [_Draft(f"{method}-{crop}", f"{label}, {crop.upper()}", basis, {"crop": crop}) for crop in _CROPS]
+    label = METHODS.get(method, method)
+    return [_Draft(f"{method}-{crop}", f"{label}, {crop.upper()}", basis, {"crop": crop}) for crop in CROPS]
 
 
 def _draft_components(basis: Basis) -> list[_Draft]:

@@ -9,8 +9,8 @@ from typing import TypeVar
 
 import pandas as pd
 
+from analysis.ablation.arms import NAMES as ABLATIONS
 from analysis.ablation.figures import plot_ablation
-from analysis.ablation.numbers import NAMES as ABLATIONS
 from analysis.ablation.numbers import Ablation, read_ablation
 from analysis.ablation.tables import list_ablation_sheets
 from analysis.epochs.lines import EpochCurves, read_curves
