@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import pandas as pd
+from fontTools import subset
 from matplotlib.figure import Figure
 
 from analysis.differences import compare_cells
@@ -181,9 +184,28 @@ def save_figure(figure: Figure, stem: Path) -> list[Path]:
     # Without dates and versions the same rows give the same bytes.
     for ending, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
         buffer = io.BytesIO()
-        with matplotlib.rc_context(STYLE):
+        with matplotlib.rc_context(STYLE), _embed_glyphs_alone():
             figure.savefig(buffer, format=ending, dpi=200, metadata=metadata)
         path = stem.with_name(f"{stem.name}.{ending}")
         write_atomic(path, buffer.getvalue())
         written.append(path)
     return written
+
+
+class _GlyphsAlone(subset.Options):
+    """A part of a font without rules of layout: a PDF names and places each of its glyphs."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.drop_tables += ["GSUB", "GPOS", "GDEF", "kern"]
+
+
+@contextmanager
+def _embed_glyphs_alone() -> Iterator[None]:
+    """Rules of layout take half of the time of a PDF to cut down, and nothing reads them."""
+    usual = subset.Options
+    subset.Options = _GlyphsAlone
+    try:
+        yield
+    finally:
+        subset.Options = usual

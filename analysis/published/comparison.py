@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import string
 from dataclasses import dataclass
+from itertools import count, product
 from typing import Any
 
 import pandas as pd
@@ -18,6 +20,7 @@ from analysis.subjects import name_subjects
 from pixmim_eval.types import Estimate
 
 MISSING = "–"
+OTHER = "not the same protocol"
 FINE_TUNED = ", fine-tuned"  # ends the method of published classifiers
 _NUMBER = [
     "suite",
@@ -64,7 +67,7 @@ class PublishedComparison:
     def judgement(self) -> str:
         """In words: what differs, or where the published number lies."""
         if self.deviations:
-            return f"not the same protocol: {'; '.join(self.deviations)}"
+            return f"{OTHER}: {'; '.join(self.deviations)}"
         digits = len(self.published.printed.partition(".")[2])
         slack = 0.5 * 10**-digits  # the published number is rounded
         if self.published.value + slack < 100 * self.ours.low:
@@ -148,30 +151,50 @@ def _label_rows(rows: pd.DataFrame) -> dict[Any, str]:
 
 
 def build_comparison(comparisons: tuple[PublishedComparison, ...]) -> Table:
-    """A pair of numbers a row; a difference only where both were made alike."""
+    """A pair of numbers a row; a difference only where both were made alike.
+
+    What sets pairs apart, and where published numbers are from, stands once below: rows name it by letter and number.
+    """
     origins = list(dict.fromkeys(_describe_source(one.published) for one in comparisons))
+    letters = _name_deviations(comparisons)
     body = []
     for same in _gather(comparisons):
         one = same[0]
         measured = f"{one.suite}, {one.condition}: {name_metric(one.metric)}, {one.dataset}"
         ours = Cell(_format_ours(one.ours), sources=list_sources(one.ours))
-        sources = [
-            f"{pair.published.confidence} ({origins.index(_describe_source(pair.published)) + 1})" for pair in same
-        ]
         printed = "; ".join(pair.published.printed for pair in same)
-        theirs = f"{_name_published(one.published)}; {', '.join(sources)}"
+        sources = _list_origins([pair.published for pair in same], origins)
         difference = MISSING if one.difference is None else format_value(one.difference / 100, "fraction", "+")
-        rest = (f"{one.ours.n:,}", printed, theirs, difference, one.judgement)
+        judgement = (
+            f"{OTHER}: {', '.join(letters[said] for said in one.deviations)}" if one.deviations else one.judgement
+        )
+        rest = (f"{one.ours.n:,}", printed, _name_published(one.published), sources, difference, judgement)
         body.append((Cell(one.label), Cell(measured), ours, *map(Cell, rest)))
-    head = ("whose", "number", "ours [95 % interval]", "n", "published", "of; source", "difference", "judgement")
+    head = ("whose", "number", "ours [95 % interval]", "n", "published", "of", "source", "difference", "judgement")
     notes = (
         "Per cent, AP, mIoU or mCE points; difference: ours less the published number, where both were made alike.",
         "Beside each number stand the published ones that fewest things set apart; numbers without a counterpart are "
         "left out. Backbones, and epochs of public weights, are read from the names of models and files.",
+        *(f"({letter}) {said}" for said, letter in letters.items()),
         "exact: read in, or computed from, the named file; secondary: quoted by somebody else, or inferred.",
         *(f"({number}) {origin}" for number, origin in enumerate(origins, start=1)),
     )
-    return Table("Ours beside published numbers", head, tuple(body), "llrrrlrl", notes, long=True)
+    return Table("Ours beside published numbers", head, tuple(body), "llrrrllrl", notes, long=True)
+
+
+def _name_deviations(comparisons: tuple[PublishedComparison, ...]) -> dict[str, str]:
+    """What sets numbers apart -> a, b, …, z, aa, …, in the order of the rows."""
+    said = dict.fromkeys(deviation for one in comparisons for deviation in one.deviations)
+    names = ("".join(letters) for length in count(1) for letters in product(string.ascii_lowercase, repeat=length))
+    return dict(zip(said, names, strict=False))
+
+
+def _list_origins(published: list[PublishedNumber], origins: list[str]) -> str:
+    """How sure their sources are, and the sources by their numbers: "exact (1, 2), secondary (3)"."""
+    numbers: dict[str, list[str]] = {}
+    for one in published:
+        numbers.setdefault(one.confidence, []).append(str(origins.index(_describe_source(one)) + 1))
+    return ", ".join(f"{confidence} ({', '.join(found)})" for confidence, found in numbers.items())
 
 
 def _gather(comparisons: tuple[PublishedComparison, ...]) -> list[list[PublishedComparison]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations
@@ -11,6 +12,8 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from fontTools import subset
+from fontTools.ttLib import TTFont
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.container import ErrorbarContainer
@@ -19,10 +22,11 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from PIL import Image
+from pypdf import PdfReader
 
 from analysis.columns import CORRUPTION_GROUPS
 from analysis.differences import Comparison, compare_cells
-from analysis.figures import split_pages, split_subjects, write_figures
+from analysis.figures import save_figure, split_pages, split_subjects, write_figures
 from analysis.groups import split_groups
 from analysis.layout import STYLE, choose_looks, wrap_items, wrap_label
 from analysis.robustness.bars import draw_robustness
@@ -219,6 +223,20 @@ def test_equal_rows_give_equal_bytes(make_model: Rows, as_frame: Frame, tmp_path
     with Image.open(first[0]) as image:
         assert image.width == 1400  # 7 inches at 200 dots
     assert first[1].read_bytes().startswith(b"%PDF")
+
+
+def test_a_pdf_holds_the_shapes_of_its_letters_and_no_rules_of_layout(tmp_path: Path) -> None:
+    figure = Figure(figsize=(2, 1))
+    figure.text(0.1, 0.5, "first office")  # ligatures are glyphs of their own
+    usual = subset.Options
+    _, document = save_figure(figure, tmp_path / "letters")
+    assert subset.Options is usual
+    (page,) = PdfReader(document).pages
+    assert page.extract_text().strip() == "first office"
+    for found in page["/Resources"]["/Font"].values():
+        descriptor = found.get_object()["/DescendantFonts"][0].get_object()["/FontDescriptor"]
+        tables = {*TTFont(io.BytesIO(descriptor["/FontFile2"].get_data())).keys()}
+        assert "glyf" in tables and not tables & {"GSUB", "GPOS", "GDEF", "kern"}
 
 
 def test_mixed_sources_become_two_figures(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import pandas as pd
@@ -233,16 +233,36 @@ def test_a_row_a_pair_and_sources_that_do_not_apply_together(make_row: Row, comp
     table = build_comparison((*same, *other))
     texts = [[cell.text for cell in row] for row in table.rows]
     assert [row[4] for row in texts] == ["83.5", "83.6", "83.664", "83.57", "83.5; 83.6; 83.664; 83.57"]
-    assert texts[1][:6] == [
+    assert texts[1][:7] == [
         *("mae", "finetune, clean: top-1 accuracy, in1k-val", "83.8 [83.5, 84.1]", "50,000", "83.6"),
-        "MAE, ViT-B/16, 1,600 epochs; exact (2)",
+        *("MAE, ViT-B/16, 1,600 epochs", "exact (2)"),
     ]
-    assert texts[4][5] == "MAE, ViT-B/16, 1,600 epochs; exact (1), exact (2), exact (3), exact (4)"
-    assert [row[6] for row in texts] == ["+0.3", "+0.2", "+0.1", "+0.2", "–"]
+    assert texts[4][5:7] == ["MAE, ViT-B/16, 1,600 epochs", "exact (1, 2, 3, 4)"]
+    assert [row[7] for row in texts] == ["+0.3", "+0.2", "+0.1", "+0.2", "–"]
     numbers = tabulate_comparisons((*same, *other))
     assert numbers["difference"].notna().tolist() == [True] * 4 + [False] * 4
     assert numbers["value"].tolist() == [0.838] * 4 + [0.5] * 4
     assert any(note.startswith("(2) facebookresearch/mae:README.md; official MAE") for note in table.notes)
+
+
+def test_what_sets_numbers_apart_is_said_once_and_rows_are_short(compare: Callable) -> None:
+    short = re.sub(r"(layer_decay|drop_path|mixup|cutmix|epochs|base_lr)=[\d.]+", r"\1=0.01", FINETUNED)
+    few = {"subset": "spread-5000", "n": 5000}
+    found = (*compare(0.5, n=10), *compare(0.6, protocol=short, **few), *compare(0.7, protocol=short))
+    table = build_comparison(found)
+    judged = [row[-1].text for row in table.rows]
+    assert judged == [f"not the same protocol: {letters}" for letters in ("a", "b, c", "c")]
+    assert max(len(cell.text) for row in table.rows for cell in row) <= 60
+    (recipe,) = (note for note in table.notes if note.startswith("(c) "))
+    assert recipe == f"(c) {found[-1].deviations[0]}" and "epochs 0.01 instead of 100" in recipe
+    assert "(a) 10 images, not 50,000" in table.notes
+    many = [replace(found[0], deviations=(f"thing {place}",), label=str(place)) for place in range(28)]
+    assert [row[-1].text.rpartition(" ")[2] for row in build_comparison(tuple(many)).rows][24:] == [
+        "y",
+        "z",
+        "aa",
+        "ab",
+    ]
 
 
 def test_a_number_names_its_row_and_one_that_two_runs_hold_is_one(make_row: Row) -> None:
