@@ -20,6 +20,7 @@ from analysis.main_results import list_main_sheets
 from analysis.published.comparison import list_comparison_sheets
 from analysis.report.overview import describe_rows, list_overview
 from analysis.report.parts import Picture, Plot, Report, Section, Sheet
+from analysis.report.pictures import read_picture
 from analysis.report.problems import Problems, find_problems
 from analysis.report.suites import (
     DENSE,
@@ -232,6 +233,12 @@ def _read_ablation(rows: pd.DataFrame, name: str) -> list[Ablation]:
 
 def _build_pictures(material: Material, pictures: Sequence[Picture]) -> Section:
     plots = material.attempt(lambda: plot_groups(material.rows, "reconstruction", material.columns))
+    readable = [one for picture in pictures for one in material.attempt(partial(_check_picture, picture))]
     text = material.explain(["reconstruction"])
     title = "Reconstructions, and answers laid over images"
-    return _make_section("pictures", title, text, plots=plots, pictures=pictures)
+    return _make_section("pictures", title, text, plots=plots, pictures=readable)
+
+
+def _check_picture(picture: Picture) -> list[Picture]:
+    read_picture(picture.path)
+    return [picture]

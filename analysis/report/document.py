@@ -16,6 +16,7 @@ import typst
 
 from analysis.formats import Table
 from analysis.report.parts import Report, Section
+from analysis.report.pictures import encode_picture
 from pixmim_eval.files import write_atomic
 
 _LONGEST = 24  # letters of a word that are never parted
@@ -53,13 +54,18 @@ def write_document(report: Report, path: Path, figures: Mapping[str, Path]) -> P
 
 def _describe_section(section: Section, figures: Mapping[str, Path], folder: Path) -> dict[str, Any]:
     """The section as JSON; its figures, whose files hold their captions, are copied to where Typst may read."""
-    drawn = [(plot.title, "", plot.caption, figures[plot.stem]) for plot in section.plots]
-    drawn += [(picture.title, picture.caption, picture.caption, picture.path) for picture in section.pictures]
-    shown = []
-    for place, (title, caption, alt, path) in enumerate(drawn):
-        copy = folder / f"{section.name}-{place}{path.suffix}"
-        shutil.copyfile(path, copy)
-        shown.append({"title": _prepare(title), "caption": _prepare(caption), "alt": alt, "file": copy.name})
+    shown: list[dict[str, str]] = []
+    for plot in section.plots:
+        path = figures[plot.stem]
+        name = f"{section.name}-{len(shown)}{path.suffix}"
+        shutil.copyfile(path, folder / name)
+        shown.append({"title": _prepare(plot.title), "caption": "", "alt": plot.caption, "file": name})
+    for picture in section.pictures:
+        encoded = encode_picture(picture.path, "JPEG")
+        name = f"{section.name}-{len(shown)}.{encoded.kind}"
+        (folder / name).write_bytes(encoded.data)
+        caption = _prepare(picture.caption)
+        shown.append({"title": _prepare(picture.title), "caption": caption, "alt": picture.caption, "file": name})
     return {
         "title": _prepare(section.title),
         "text": _prepare_all(section.text),

@@ -7,7 +7,6 @@ import hashlib
 import json
 import math
 import re
-import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -21,8 +20,8 @@ from markupsafe import Markup, escape
 from analysis.formats import Table
 from analysis.report.methods import Method, find_shared, list_methods
 from analysis.report.parts import Picture, Plot, Report, Section
+from analysis.report.pictures import encode_picture
 from analysis.report.svg import to_svg
-from pixmim_eval.errors import InputError
 from pixmim_eval.files import write_atomic
 from pixmim_eval.results import COLUMNS
 
@@ -33,14 +32,13 @@ SHORT, LONG = 18, 60  # characters up to which a cell is not broken into lines, 
 _WHOLE, _LONG_WORD, _BREAKS = 14, 24, re.compile(r"(?<=[/:,=_@])(?=[^/:,=_@])")
 _EXACT = 2**53  # the integers that JavaScript tells apart
 _COMMAND = re.compile(r"(python -m .+?)(?=\.?$|\.\s)")
-_PNG = b"\x89PNG\r\n\x1a\n"
 # Of JSON in a page: what could end its element or open another. Inside JSON's strings an escape means the same.
 _JSON_ESCAPES = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"})
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure or picture in the page: its anchor, its SVG or the data: URL of its PNG with the size in pixels."""
+    """A figure or picture in the page: its anchor, its SVG or the data: URL of its image with the size in pixels."""
 
     anchor: str
     title: str
@@ -231,24 +229,6 @@ def _draw(one: Plot | Picture, anchor: str) -> Drawing:
     if isinstance(one, Plot):
         svg = Markup(to_svg(one.figure, prefix=anchor))
         return Drawing(anchor, one.title, one.caption, svg, list_methods(one.figure))
-    data = _read_png(one.path)
-    image = f"data:image/png;base64,{base64.b64encode(data).decode()}"
-    return Drawing(anchor, one.title, one.caption, image=image, size=struct.unpack(">II", data[16:24]))
-
-
-def _read_png(path: Path) -> bytes:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        data, found = b"", f"{type(error).__name__}: {error.strerror}"
-    else:
-        found = f"{len(data)} bytes that begin with {data[:8]!r}"
-    if not data.startswith(_PNG) or len(data) < 24:
-        raise InputError(
-            "a picture of a report",
-            expected="a PNG file",
-            found=found,
-            where=str(path),
-            fix="Delete the file and run the command that drew it again.",
-        )
-    return data
+    shown = encode_picture(one.path, "WEBP")
+    image = f"data:image/{shown.kind};base64,{base64.b64encode(shown.data).decode()}"
+    return Drawing(anchor, one.title, one.caption, image=image, size=shown.size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from analysis.report.pictures import find_pictures
+from analysis.report.pictures import encode_picture, find_pictures
 from analysis.run import main, read_runs
 from pixmim_eval.types import ResultRow
 from tests.analysis.report.every_suite import build_scores
@@ -119,3 +120,42 @@ def test_a_picture_that_is_not_there_is_bad_input_before_anything_is_written(
     missing = ["--pictures", str(tmp_path / "none.png")]
     assert main(["report", "--runs", str(run), *missing, "--out", str(tmp_path / "out")]) == 2
     assert "none.png" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_a_broken_picture_of_a_run_folder_is_named_and_left_out(
+    write_run: Write, make_row: Callable[..., ResultRow], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run, out = write_run([make_row("clean", 0.1)]), tmp_path / "out"
+    whole = draw_picture(run, "detection")
+    broken = [draw_picture(run, name) for name in ("reconstruction", "segmentation", "foreground")]
+    broken[0].write_bytes(b"GIF89a")
+    broken[1].write_bytes(whole.read_bytes()[:60])  # cut off in the middle
+    broken[2].write_bytes(b"")
+    assert main(["report", "--runs", str(run), "--out", str(out)]) == 0
+    page = (out / "index.html").read_text()
+    for path in broken:
+        assert "Not shown: a picture of a report: expected a PNG file" in page and path.name in page
+    assert [path.name for path in (out / "figures").glob("picture-*")] == ["picture-detection.png"]
+    assert page.count('<img src="data:image/') == 1
+    given = ["--pictures", str(broken[0])]
+    assert main(["report", "--runs", str(run), *given, "--out", str(tmp_path / "none")]) == 2
+    assert "reconstruction.png" in capsys.readouterr().err and not (tmp_path / "none").exists()
+
+
+def test_pictures_in_a_report_are_small_and_as_wide_as_a_column(tmp_path: Path) -> None:
+    rows, columns = np.mgrid[:1200, :2000]
+    waves = np.stack([128 + 100 * np.sin(rows / scale + columns / 17) for scale in (9, 13, 21)], axis=-1)
+    noise = np.random.default_rng(0).normal(scale=6, size=waves.shape)
+    large, tiny = tmp_path / "large.png", tmp_path / "tiny.png"
+    Image.fromarray((waves + noise).astype(np.uint8)).save(large)
+    Image.fromarray(np.zeros((4, 6, 4), np.uint8), "RGBA").save(tiny)
+    for kind in ("WEBP", "JPEG"):
+        shown = encode_picture(large, kind)
+        assert shown.size == (1400, 840) and 8 * len(shown.data) < large.stat().st_size
+        with Image.open(io.BytesIO(shown.data)) as found, Image.open(large) as before:
+            assert (found.size, found.format) == (shown.size, kind)
+            error = np.abs(np.asarray(found, float) - np.asarray(before.resize(found.size, Image.Resampling.LANCZOS)))
+            assert error.mean() < 4
+        shown = encode_picture(tiny, kind)
+        assert shown.size == (6, 4) and len(shown.data) <= tiny.stat().st_size
+        assert (np.asarray(Image.open(io.BytesIO(shown.data))) == 255).all()  # what is transparent is paper
