@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from analysis.ablation.numbers import Ablation, ArmPanel, ArmPoint, find_base, label_arm
 from analysis.captions import format_interval, format_probability, name_metric
-from analysis.differences import compare_hits
-from analysis.epochs.differences import FROM_INTERVALS, PAIRED, adjust_holm, subtract
 from analysis.formats import Cell, Table
 from analysis.report.parts import Sheet
 from analysis.robustness.statistics import describe_estimate, describe_subject
+from analysis.separability import FROM_INTERVALS, PAIRED, PointDifference, compare_points, correct_together
 from analysis.sources import list_sources
-from pixmim_eval.types import Estimate
 
 TITLES = {
     "bandwidth": "Ablation of the low-pass radius",
@@ -26,49 +23,15 @@ _BASES = {"bandwidth": "the same without a filter", "crop": "RRC", "components":
 _MISSING = "–"
 
 
-@dataclass(frozen=True)
-class ArmDifference:
-    """By how much an arm exceeds the base of its family.
-
-    Args:
-        base, other: the two.
-        estimate: other − base.
-        interval: where its bounds come from, PAIRED or FROM_INTERVALS.
-        probability: McNemar's exact two-sided p; None where the outcomes of both on the same images are unknown.
-        adjusted: the same, corrected for all tests of the ablation (Holm).
-    """
-
-    base: ArmPoint
-    other: ArmPoint
-    estimate: Estimate
-    interval: str
-    probability: float | None = None
-    adjusted: float | None = None
-
-    @property
-    def separable(self) -> bool:
-        """Whether the corrected test excludes chance; without outcomes, whether the interval excludes 0."""
-        if self.adjusted is not None:
-            return self.adjusted < 0.05
-        return not self.estimate.low <= 0 <= self.estimate.high
-
-
-def compare_arms(ablation: Ablation) -> list[list[ArmDifference]]:
+def compare_arms(ablation: Ablation) -> list[list[PointDifference[ArmPoint]]]:
     """Each panel's differences from the base of each family, in the order of its points; see ablations.find_base."""
     found = []
     for panel in ablation.panels:
         bases = {point.family: find_base(panel.points, ablation.name, point.family) for point in panel.points}
         pairs = [(bases[point.family], point) for point in panel.points]
-        found.append([_compare(base, point) for base, point in pairs if base is not None and base is not point])
-    adjusted = iter(adjust_holm(one.probability for own in found for one in own if one.probability is not None))
-    return [[one if one.probability is None else replace(one, adjusted=next(adjusted)) for one in own] for own in found]
-
-
-def _compare(base: ArmPoint, other: ArmPoint) -> ArmDifference:
-    compared = compare_hits(base.hits, other.hits)
-    if compared:
-        return ArmDifference(base, other, compared[0], PAIRED, compared[1])
-    return ArmDifference(base, other, subtract(other.estimate, base.estimate), FROM_INTERVALS)
+        found.append([compare_points(base, point) for base, point in pairs if base is not None and base is not point])
+    corrected = iter(correct_together(one for own in found for one in own))
+    return [[next(corrected) for _ in own] for own in found]
 
 
 def list_ablation_sheets(ablation: Ablation) -> list[Sheet]:
@@ -78,7 +41,7 @@ def list_ablation_sheets(ablation: Ablation) -> list[Sheet]:
     return [Sheet(f"ablation-{ablation.name}", tuple(tables), tabulate_ablation(ablation, differences))]
 
 
-def _build_table(ablation: Ablation, panel: ArmPanel, differences: Sequence[ArmDifference]) -> Table:
+def _build_table(ablation: Ablation, panel: ArmPanel, differences: Sequence[PointDifference[ArmPoint]]) -> Table:
     by_point = {id(difference.other): difference for difference in differences}
     band, body = ablation.name == "bandwidth", []
     for point in panel.points:
@@ -96,7 +59,7 @@ def _build_table(ablation: Ablation, panel: ArmPanel, differences: Sequence[ArmD
     return Table(title, head, tuple(body), sides, tuple(_list_notes(ablation, panel, differences)))
 
 
-def _write_difference(found: ArmDifference | None) -> tuple[Cell, Cell]:
+def _write_difference(found: PointDifference[ArmPoint] | None) -> tuple[Cell, Cell]:
     if found is None:
         return Cell(_MISSING), Cell(_MISSING)
     sources = list_sources(found.base.estimate, found.other.estimate)
@@ -104,7 +67,7 @@ def _write_difference(found: ArmDifference | None) -> tuple[Cell, Cell]:
     return Cell(texts[0], bold=found.separable, sources=sources), Cell(texts[1], sources=sources)
 
 
-def _list_notes(ablation: Ablation, panel: ArmPanel, differences: Sequence[ArmDifference]) -> list[str]:
+def _list_notes(ablation: Ablation, panel: ArmPanel, differences: Sequence[PointDifference[ArmPoint]]) -> list[str]:
     setting = panel.setting
     notes = [f"Data: {setting['dataset']}. Protocol: {setting['procedure'].replace(';', ', ')}."]
     notes.append(f"Intervals: 95 %. Difference: from {_BASES[ablation.name]}, in the same family; bold: separable.")
@@ -120,7 +83,7 @@ def _list_notes(ablation: Ablation, panel: ArmPanel, differences: Sequence[ArmDi
     return notes
 
 
-def tabulate_ablation(ablation: Ablation, differences: Sequence[Sequence[ArmDifference]]) -> pd.DataFrame:
+def tabulate_ablation(ablation: Ablation, differences: Sequence[Sequence[PointDifference[ArmPoint]]]) -> pd.DataFrame:
     """Every arm in long form, raw numbers, its difference from its base beside it."""
     records = []
     for panel, found in zip(ablation.panels, differences, strict=True):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -11,7 +10,7 @@ import pandas as pd
 from analysis.comparison.gaps import Contradiction, Mismatch, Missing, find_contradictions, find_gaps
 from analysis.comparison.names import Checkpoint, find_checkpoint
 from analysis.comparison.pairs import Difference, Measured, Setting, list_differences, read_side
-from analysis.epochs.differences import adjust_holm
+from analysis.separability import correct_together
 from pixmim_eval.errors import InputError
 
 BETTER, WORSE, HIGHER, LOWER, SAME, UNTESTED = "better", "worse", "higher", "lower", "not separable", "not tested"
@@ -97,23 +96,20 @@ def compare_checkpoints(rows: pd.DataFrame, a: str | Checkpoint, b: str | Checkp
         _refuse(first, second, missing, mismatches, contradictions)
     notes = _list_notes(first, second, rows)
     return CheckpointComparison(
-        first, second, _correct(page), _correct(singles), missing, mismatches, contradictions, notes
+        first,
+        second,
+        tuple(correct_together(page)),
+        tuple(correct_together(singles)),
+        missing,
+        mismatches,
+        contradictions,
+        notes,
     )
 
 
 def _keep_plain(side: dict[Setting, list[Measured]]) -> dict[Setting, Measured]:
     """What has one value."""
     return {key: found[0] for key, found in side.items() if len(found) == 1}
-
-
-def _correct(differences: Iterable[Difference]) -> tuple[Difference, ...]:
-    """Those with p corrected for their number."""
-    found = list(differences)
-    tested = [place for place, one in enumerate(found) if one.probability is not None]
-    adjusted = adjust_holm([found[place].probability or 0.0 for place in tested])
-    for place, probability in zip(tested, adjusted, strict=True):
-        found[place] = replace(found[place], adjusted=probability)
-    return tuple(found)
 
 
 def _list_notes(first: Checkpoint, second: Checkpoint, rows: pd.DataFrame) -> tuple[str, ...]:

@@ -13,8 +13,8 @@ import pandas as pd
 
 from analysis.columns import CORRUPTION_GROUPS, SEVERITIES, find_direction, group_corruptions, sort_corruptions
 from analysis.differences import STANDARD, compare_hits, compare_means
-from analysis.epochs.differences import subtract
 from analysis.groups import SUMMARY, is_corrupted, parse_protocol, split_protocol
+from analysis.separability import subtract
 from analysis.sources import make_estimate, read_estimate
 from pixmim_eval.types import Estimate
 
@@ -272,7 +272,7 @@ def _negate(estimate: Estimate) -> Estimate:
 
 
 def judge_intervals(difference: Estimate) -> float | None:
-    """A two-sided p of a difference whose interval follows from those of two numbers (epoch_differences.subtract).
+    """A two-sided p of a difference whose interval follows from those of two numbers (separability.subtract).
 
     With d = b − a, the bounds are d − √((b − b_low)² + (a_high − a)²) and d + √((b_high − b)² + (a − a_low)²). That
     assumes two independent numbers; on the same images they rise and fall together, so that the interval is too wide,

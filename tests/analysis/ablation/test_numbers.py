@@ -9,7 +9,7 @@ import pytest
 
 from analysis.ablation.numbers import Ablation, find_base, label_arm, read_ablation
 from analysis.ablation.tables import compare_arms, list_ablation_sheets
-from analysis.epochs.differences import FROM_INTERVALS, PAIRED
+from analysis.separability import FROM_INTERVALS, PAIRED
 from pixmim_eval.errors import InputError
 from tests.analysis.arms import (
     IMAGES,

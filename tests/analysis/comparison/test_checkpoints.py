@@ -22,7 +22,7 @@ from analysis.comparison.checkpoints import (
     judge,
 )
 from analysis.comparison.pairs import FROM_INTERVALS, PAIRED, PAIRED_MEAN, UNKNOWN, Difference, judge_intervals
-from analysis.epochs.differences import adjust_holm, subtract
+from analysis.separability import adjust_holm, subtract
 from pixmim_eval.errors import InputError
 from pixmim_eval.metrics.intervals import wilson
 from pixmim_eval.types import Estimate, ResultRow

@@ -12,12 +12,13 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from analysis.epochs.differences import FROM_INTERVALS, PAIRED, adjust_holm, compare_epochs, subtract
+from analysis.epochs.differences import compare_epochs
 from analysis.epochs.figures import draw_epochs, plan_panels
 from analysis.epochs.lines import read_curves, strip_epoch
 from analysis.epochs.tables import build_differences, build_values
 from analysis.layout import STYLE
 from analysis.run import main
+from analysis.separability import FROM_INTERVALS, PAIRED, adjust_holm, subtract
 from pixmim_eval.errors import InputError
 from pixmim_eval.metrics.intervals import wilson
 from pixmim_eval.metrics.paired import mcnemar
