@@ -6,8 +6,10 @@ import json
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from analysis.ablation import runner
 from analysis.run import main
@@ -140,20 +142,27 @@ def test_the_folder_of_another_ablation_is_refused(program: Program, capsys: pyt
 @pytest.mark.slow
 def test_a_real_ablation_from_images_to_numbers(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = (
-        "mae-64px --image-size 32 --patch 8 --dim 24 --depth 1 --heads 2 --decoder-dim 16 --batch-size 512 --epochs 1 "
+        "mae-64px --image-size 32 --patch 8 --dim 24 --depth 1 --heads 2 --decoder-dim 16 --batch-size 16 --epochs 1 "
         "--warmup-epochs 0 --workers 0 --draw-every 0 --device cpu"
     )
-    words = ["bandwidth", "--recipe", recipe, "--data", "builtin:shapes16@32", "--radii", "4", "12", "--jobs", "2"]
-    words += ["--suites", "knn --limit 200 --workers 0 --device cpu", "--out", "abl"]
+    images = np.random.default_rng(0).integers(0, 256, (48, 32, 32, 3), dtype=np.uint8)
+    for number, image in enumerate(images):
+        file = here / "my images" / ("val" if number % 3 else "train") / f"it's {number % 2}" / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(file)
+    words = ["bandwidth", "--recipe", recipe, "--data", "my images/val", "--radii", "4", "12", "--jobs", "2"]
+    words += ["--eval-data", "train=my images/train", "val=my images/val"]
+    words += ["--suites", "knn --k 5 --workers 0 --device cpu", "--out", "my 'abl'"]
     assert run(*words) == 0
     assert "6 done now, 0 not done" in capsys.readouterr().out
-    assert (here / "abl" / "reports" / "figures" / "ablation-bandwidth.png").exists()
+    out = here / "my 'abl'"
+    assert (out / "reports" / "figures" / "ablation-bandwidth.png").exists()
     for arm, target in {"r4": "lowfreq", "r12": "lowfreq", "plain": "normalised"}.items():
-        settings = json.loads((here / "abl" / "pretrain" / arm / "recipe.json").read_text())
+        settings = json.loads((out / "pretrain" / arm / "recipe.json").read_text())
         assert settings["target"] == target
-        rows = read_rows(here / "abl" / "evaluation" / arm)
+        rows = read_rows(out / "evaluation" / arm)
         assert rows["pretraining"].str.contains(f"target={target}").all()
         command = rows["command"].iloc[0]
-        assert command == json.loads((here / "abl" / "steps" / f"{arm}-knn.json").read_text())["command"]
+        assert command == json.loads((out / "steps" / f"{arm}-knn.json").read_text())["command"]
     assert run(*words, "--dry-run") == 0
     assert "6 steps = 6 done + 0 missing" in capsys.readouterr().out
