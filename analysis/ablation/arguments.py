@@ -58,11 +58,18 @@ def add_ablation(commands: Any) -> None:
     slurm.add_argument("--slurm", action="store_true", help="an array of jobs, one an arm")
     slurm.add_argument("--partition", metavar="NAME")
     slurm.add_argument("--account", metavar="NAME")
-    slurm.add_argument("--hours", type=float, default=24.0, metavar="H", help="of a job, which is then requeued (24)")
+    slurm.add_argument("--hours", type=_hours, default=24.0, metavar="H", help="of a job, which is then requeued (24)")
     slurm.add_argument("--cpus", type=_positive, default=10, metavar="N", help="of a job (default 10)")
     slurm.add_argument(
         "--at-once", type=_positive, metavar="N", help="jobs of the array at the same time (default all)"
     )
+
+
+def _hours(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, found {text}")
+    return value
 
 
 def _natural(text: str) -> int:

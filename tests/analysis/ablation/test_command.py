@@ -121,6 +121,13 @@ def test_bad_input_is_one_line_that_names_the_fix(
     assert not any("--dry-run" not in call for call in program.calls)
 
 
+@pytest.mark.parametrize("hours", ["0", "-1", "nan", "inf"])
+def test_a_job_has_a_time(capsys: pytest.CaptureFixture[str], hours: str) -> None:
+    with pytest.raises(SystemExit):
+        run("components", *PLAIN, "--slurm", f"--hours={hours}")
+    assert f"expected a number above 0, found {hours}" in capsys.readouterr().err
+
+
 def test_a_counterpart_that_does_not_exist_is_named_with_its_option(
     program: Program, capsys: pytest.CaptureFixture[str]
 ) -> None:
