@@ -105,10 +105,13 @@ class Material:
             return []
 
     def explain(self, suites: Sequence[str]) -> tuple[str, ...]:
-        """The end of a section's text: what failed, which suites are missing, and which commands made its rows."""
+        """The end of a section's text: what failed, and which suites are missing."""
         failures, self.failures = self.failures, []
-        rows = self.rows[self.rows["suite"].isin(suites)]
-        return (*failures, *describe_missing(rows, suites), *describe_commands(rows))
+        return (*failures, *describe_missing(self.rows, suites))
+
+    def describe_making(self, suites: Sequence[str]) -> tuple[str, ...]:
+        """Which commands made the rows of some suites."""
+        return describe_commands(self.rows[self.rows["suite"].isin(suites)])
 
 
 def _make_section(
@@ -116,12 +119,13 @@ def _make_section(
     title: str,
     text: Sequence[str],
     *,
+    made: tuple[str, ...] = (),
     sheets: Sequence[Sheet] = (),
     plots: Sequence[Plot] = (),
     pictures: Sequence[Picture] = (),
 ) -> Section:
     tables = tuple(table for sheet in sheets for table in sheet.tables)
-    return Section(name, title, tuple(text), tables, tuple(plots), tuple(pictures), tuple(sheets))
+    return Section(name, title, tuple(text), tables, tuple(plots), tuple(pictures), tuple(sheets), made)
 
 
 def _build_overview(rows: pd.DataFrame, problems: Problems) -> Section:
@@ -133,7 +137,7 @@ def _build_main_results(material: Material) -> Section:
     text = material.explain(MAIN)
     if not sheets:
         text = ("No row is of MAE, ConvMAE or LSMAE, with or without PixMIM.", *text)
-    return _make_section("main-results", "Main results", text, sheets=sheets)
+    return _make_section("main-results", "Main results", text, made=material.describe_making(MAIN), sheets=sheets)
 
 
 def _build_comparison(material: Material) -> Section:
@@ -149,7 +153,8 @@ def _build_robustness(material: Material) -> Section:
     sheets = material.attempt(lambda: list_robustness_sheets(rows))
     plots = material.attempt(lambda: plot_groups(rows, "robustness", material.columns))
     text = material.explain(["robustness"])
-    return _make_section("robustness", "Robustness", text, sheets=sheets, plots=plots)
+    made = material.describe_making(["robustness"])
+    return _make_section("robustness", "Robustness", text, made=made, sheets=sheets, plots=plots)
 
 
 def _build_shape_bias(material: Material) -> Section:
@@ -163,14 +168,16 @@ def _build_foreground(material: Material) -> Section:
     sheets = material.attempt(lambda: list_foreground_sheets(rows))
     plots = material.attempt(lambda: plot_foreground(rows, material.columns))
     text = material.explain(["foreground"])
-    return _make_section("foreground", "What crops keep of the object", text, sheets=sheets, plots=plots)
+    made = material.describe_making(["foreground"])
+    return _make_section("foreground", "What crops keep of the object", text, made=made, sheets=sheets, plots=plots)
 
 
 def _build_scores(material: Material, name: str, title: str, suites: Sequence[str]) -> Section:
     """Some suites' scores, every metric by model."""
     rows = material.rows[material.rows["suite"].isin(suites)]
     sheets = material.attempt(lambda: list_score_sheets(list_scores(rows), name))
-    return _make_section(name, title, material.explain(suites), sheets=sheets)
+    made = material.describe_making(suites)
+    return _make_section(name, title, material.explain(suites), made=made, sheets=sheets)
 
 
 def list_scored(rows: pd.DataFrame) -> tuple[str, ...]:
@@ -196,8 +203,8 @@ def _build_epochs(material: Material) -> Section:
             "No pretraining run was evaluated at several epochs. To do so: python -m pixmim_eval.run"
             " --suite linear_probe --checkpoint 'runs/pixmim/epoch-*.safetensors' --data PATH."
         )
-    text += describe_commands(material.rows[material.rows["suite"].isin(shown)])
-    return _make_section("epochs", "Over pretraining epochs", text, sheets=sheets, plots=plots)
+    made = material.describe_making(shown)
+    return _make_section("epochs", "Over pretraining epochs", text, made=made, sheets=sheets, plots=plots)
 
 
 def _read_epochs(rows: pd.DataFrame, name: str) -> list[EpochCurves]:
@@ -222,8 +229,8 @@ def _build_ablations(material: Material) -> Section:
             sources.update(list_sources(*points))
         text += [] if found else [f"No models are arms of the ablation {name}. To make them: {SUGGESTED.format(name)}."]
     failures, material.failures = material.failures, []
-    text = [*failures, *text, *describe_commands(material.rows[material.rows["source"].isin(sources)])]
-    return _make_section("ablations", "Ablations", text, sheets=sheets, plots=plots)
+    made = describe_commands(material.rows[material.rows["source"].isin(sources)])
+    return _make_section("ablations", "Ablations", [*failures, *text], made=made, sheets=sheets, plots=plots)
 
 
 def _read_ablation(rows: pd.DataFrame, name: str) -> list[Ablation]:
@@ -236,7 +243,8 @@ def _build_pictures(material: Material, pictures: Sequence[Picture]) -> Section:
     readable = [one for picture in pictures for one in material.attempt(partial(_check_picture, picture))]
     text = material.explain(["reconstruction"])
     title = "Reconstructions, and answers laid over images"
-    return _make_section("pictures", title, text, plots=plots, pictures=readable)
+    made = material.describe_making(["reconstruction"])
+    return _make_section("pictures", title, text, made=made, plots=plots, pictures=readable)
 
 
 def _check_picture(picture: Picture) -> list[Picture]:

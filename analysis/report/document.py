@@ -71,6 +71,7 @@ def _describe_section(section: Section, figures: Mapping[str, Path], folder: Pat
         "text": _prepare_all(section.text),
         "figures": shown,
         "tables": [_describe_table(table) for table in section.tables],
+        "made": _prepare_all(section.made),
     }
 
 

@@ -58,7 +58,7 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Section:
-    """One part of a report, in the order text, plots, pictures, tables.
+    """One part of a report, in the order text, plots, pictures, tables, what made it.
 
     Args:
         name: its anchor, words joined by "-".
@@ -66,6 +66,7 @@ class Section:
         text: paragraphs.
         tables, plots, pictures: what it shows.
         sheets: the tables once more, as the files that they are written to.
+        made: sentences on which commands made the rows.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Section:
     plots: tuple[Plot, ...] = ()
     pictures: tuple[Picture, ...] = ()
     sheets: tuple[Sheet, ...] = ()
+    made: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

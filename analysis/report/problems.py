@@ -136,11 +136,12 @@ def _describe_contradictions(found: pd.DataFrame) -> list[str]:
 
 
 def _describe_data(rows: pd.DataFrame) -> list[str]:
-    digests: Any = rows.groupby("dataset", sort=False)["dataset_digest"]
+    """Within a suite, as one set has several where one suite reads its images and another its boxes."""
+    digests: Any = rows.groupby(["suite", "dataset"], sort=False)["dataset_digest"]
     return [
-        f"The name {dataset} stands for {len(found)} sets of images with different content"
+        f"In the suite {suite}, the name {dataset} stands for {len(found)} sets with different content"
         f" (digests {', '.join(sorted(digest[:6] for digest in found))}): tables keep them apart."
-        for dataset, found in ((dataset, {*part}) for dataset, part in digests)
+        for (suite, dataset), found in ((key, {*part}) for key, part in digests)
         if len(found) > 1
     ]
 

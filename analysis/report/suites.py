@@ -48,14 +48,14 @@ def describe_missing(rows: pd.DataFrame, suites: Sequence[str]) -> list[str]:
     return [f"No rows of the suite {suite}. To make them: {suggest_command(suite)}." for suite in missing]
 
 
-def describe_commands(rows: pd.DataFrame) -> list[str]:
+def describe_commands(rows: pd.DataFrame) -> tuple[str, ...]:
     """The commands that made some rows; none of none."""
     if rows.empty:
-        return []
+        return ()
     counts = rows.loc[rows["command"] != "", "command"].value_counts(sort=False)
     sentences = [f"Made by: {command} ({count:,} rows)." for command, count in list(counts.items())[:_LISTED]]
     if len(counts) > _LISTED:
         sentences.append(f"And by {len(counts) - _LISTED} more commands: see the overview, or a number’s own row.")
     if unknown := int((rows["command"] == "").sum()):
         sentences.append(f"{unknown:,} of these {len(rows):,} rows do not say which command made them.")
-    return sentences
+    return tuple(sentences)

@@ -145,12 +145,13 @@ def test_mixed_versions_data_and_unknown_commands_are_named() -> None:
         build_row("clean", 0.5, versions="pixmim-eval=0.1.0;torch=2.6.0", command=""),
         build_row("fog/1", 0.5, versions="pixmim-eval=0.2.0;torch=2.6.0", skipped=3),
         build_row("fog/2", 0.5, versions="pixmim-eval=0.2.0;torch=2.6.0", dataset_digest="another-digest"),
+        build_row("src", 0.5, suite="foreground", versions="", dataset="shapes16-val", dataset_digest="of-its-boxes"),
     ]
     found = find_problems(frame_rows(rows))
     text = "\n".join(found.sentences)
     assert "pixmim-eval: 0.1.0 (1 rows), 0.2.0 (2 rows)" in text and "torch" not in text
-    assert "shapes16-val stands for 2 sets" in text and "anothe" in text
-    assert "1 of 3 rows do not say which command" in text
+    assert "robustness, the name shapes16-val stands for 2 sets" in text and "anothe" in text
+    assert "suite foreground" not in text and "1 of 4 rows do not say which command" in text
     assert "1 rows leave out images" in text
 
 
