@@ -18,7 +18,7 @@ from pixmim_eval.transfer.detection.answers import Detections, paste_mask
 from pixmim_eval.transfer.pictures import COLOURS, OTHER, choose_shown, parse_colour, write_pages
 
 WIDTH, HIGHEST = 1.9, 1.7  # of a panel in inches
-SHOWN = 0.3  # the least score that is drawn
+SHOWN = 0.3  # the least score that is drawn, but for an image's best
 LETTERS = 4.0  # height of labels in points
 _STRENGTH = 0.45  # of masks over the image
 
@@ -51,8 +51,8 @@ class _Mark:
 
 
 def draw_overlays(overlays: Sequence[Overlay], stem: Path, caption: str) -> list[Path]:
-    """One row an image: the truth, then each model's detections of a score of SHOWN or more; with a legend of the nine
-    most frequent classes, whose numbers stand on the boxes. Other classes are grey, and named there.
+    """One row an image: the truth, then each model's detections of a score of SHOWN or more, or else its best; with a
+    legend of the nine most frequent classes, whose numbers stand on the boxes. Other classes are grey, and named there.
 
     Args:
         overlays: at least one.
@@ -72,7 +72,7 @@ def _choose_shown(overlays: Sequence[Overlay]) -> list[int]:
     for overlay in overlays:
         counts += np.bincount(overlay.data.objects(overlay.row).labels, minlength=len(counts))
         for found in overlay.answers.values():
-            counts += 1e-3 * np.bincount(found.labels[found.scores >= SHOWN], minlength=len(counts))
+            counts += 1e-3 * np.bincount(found.labels[_choose_drawn(found)], minlength=len(counts))
     return choose_shown(counts)
 
 
@@ -94,7 +94,8 @@ def _draw_page(overlays: Sequence[Overlay], names: Sequence[str], shown: list[in
             if row == 0:
                 axes.set_title(titles[column], pad=2, fontsize=7)
     _draw_legend(figure, overlays[0].data.classes, shown)
-    caption = f"{caption} Detections of {100 * SHOWN:.0f} or more are drawn; labels without room are left out."
+    drawn = f"Detections of {100 * SHOWN:.0f} or more are drawn, or else the best"
+    caption = f"{caption} {drawn}; labels without room are left out."
     caption = "\n".join(textwrap.wrap(caption, int(26 * width)))
     figure.text(0.5, 0.05 / height, caption, ha="center", va="bottom", fontsize=6, color="#333333")
     return figure
@@ -129,10 +130,15 @@ def _mark_truth(overlay: Overlay, shown: list[int]) -> list[_Mark]:
     ]
 
 
+def _choose_drawn(found: Detections) -> np.ndarray:
+    """Positions of the detections that are drawn, the best first."""
+    return np.flatnonzero((found.scores >= SHOWN) | (np.arange(len(found.scores)) == 0))
+
+
 def _mark_found(overlay: Overlay, found: Detections, shown: list[int]) -> list[_Mark]:
     height, width = overlay.image.shape[:2]
     marks = []
-    for place in np.flatnonzero(found.scores >= SHOWN)[::-1].tolist():  # the best on top
+    for place in _choose_drawn(found)[::-1].tolist():  # the best on top
         label, box = int(found.labels[place]), found.boxes[place]
         pixels, top, left = None, 0, 0
         if found.masks is not None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from pixmim_eval.transfer.detection.overlays import place_labels
+from pixmim_eval.transfer.detection.answers import Detections
+from pixmim_eval.transfer.detection.overlays import _choose_drawn, place_labels
 
 
 def test_labels_are_in_the_image_and_none_covers_another() -> None:
@@ -30,3 +31,9 @@ def test_a_label_without_room_is_left_out_and_the_best_stays() -> None:
     box = np.array([2.0, 2.0, 9.0, 9.0])
     places = place_labels([(box, f"cat: {number}") for number in range(30, 60)], 10, 10)
     assert places[0] is None and places[-1] == (2.0, 2.0)
+
+
+def test_what_scores_enough_is_drawn_or_else_the_best() -> None:
+    for scores, drawn in (((0.9, 0.3, 0.29), [0, 1]), ((0.2, 0.1), [0]), ((), [])):
+        found = Detections(np.zeros((len(scores), 4)), np.array(scores), np.zeros(len(scores), dtype=int), None)
+        assert _choose_drawn(found).tolist() == drawn
