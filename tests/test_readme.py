@@ -148,9 +148,11 @@ def test_commands_on_rows_run(workspace: Path, capsys: pytest.CaptureFixture[str
         assert pixmim_eval.run.main(arguments) == 0
         assert "mean_error_15" in capsys.readouterr().out
     drawn = find("analysis.run")
-    assert {arguments[0] for arguments in drawn} == {"figures", "tables", "curves"}
+    assert {arguments[0] for arguments in drawn} == {"figures", "tables", "curves", "report", "compare", "ablation"}
     for arguments in drawn:
-        if "--runs" in arguments:
+        if arguments[0] in ("compare", "ablation"):  # there is one checkpoint here; and not hours
+            analysis.run._parse(arguments)
+        elif "--runs" in arguments:
             assert analysis.run.main(arguments) == 0
     assert list((workspace / "reports" / "figures").glob("*.png"))
     assert list((workspace / "reports" / "tables").glob("*.md"))

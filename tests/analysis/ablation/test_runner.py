@@ -108,8 +108,12 @@ def test_ctrl_c_ends_all_processes_and_the_same_plan_goes_on(
             time.sleep(0.02)
         os.kill(os.getpid(), kind)
 
-    threading.Thread(target=interrupt).start()
-    outcomes = run(plan)
+    former = signal.signal(kind, signal.SIG_DFL)  # it may be ignored, as by what a shell starts in the background
+    try:
+        threading.Thread(target=interrupt).start()
+        outcomes = run(plan)
+    finally:
+        signal.signal(kind, former)
     assert count(outcomes) == {"done": 3, "stopped": 9}
     with pytest.raises(ProcessLookupError):
         os.kill(int(waiting.read_text()), 0)
