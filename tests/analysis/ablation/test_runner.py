@@ -108,7 +108,7 @@ def test_ctrl_c_ends_all_processes_and_the_same_plan_goes_on(
             time.sleep(0.02)
         os.kill(os.getpid(), kind)
 
-    former = signal.signal(kind, signal.SIG_DFL)  # it may be ignored, as by what a shell starts in the background
+    former = signal.signal(kind, signal.default_int_handler)  # a shell may have started this with it ignored
     try:
         threading.Thread(target=interrupt).start()
         outcomes = run(plan)
